@@ -1,0 +1,24 @@
+namespace Scalpel.Tests;
+
+/// <summary>Where the repository's own files lie, found from the test's output folder.</summary>
+static class Repository
+{
+    public static string Root { get; } = Find();
+
+    public static string Reference(params string[] parts) => Path.Combine([Root, "tests", "Reference", .. parts]);
+
+    public static string SmolLM2 => Path.Combine(Root, "assets", "models", "smollm2-135m-instruct");
+
+    static string Find()
+    {
+        for (DirectoryInfo? folder = new(AppContext.BaseDirectory); folder is not null; folder = folder.Parent)
+        {
+            if (File.Exists(Path.Combine(folder.FullName, "scalpel.slnx")))
+            {
+                return folder.FullName;
+            }
+        }
+
+        throw new DirectoryNotFoundException("scalpel.slnx lies in no folder above the tests.");
+    }
+}
