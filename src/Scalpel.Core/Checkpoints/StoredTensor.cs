@@ -9,7 +9,7 @@ namespace Scalpel.Checkpoints;
 /// <summary>Converts stored elements to tensors and back.</summary>
 public static unsafe class StoredTensor
 {
-    const long ParallelFrom = 1 << 20;
+    const long ParallelFrom = 1 << 18, MaxPart = 1 << 24;
 
     /// <summary>The tensor type that holds a storage type exactly; float32 for F8 and quantised blocks.</summary>
     /// <exception cref="BadInputException">libtorch has no such type (unsigned integers above 8 bits).</exception>
@@ -141,17 +141,16 @@ public static unsafe class StoredTensor
         }
     }
 
-    internal static void InChunks(long count, Action<long, long> action)
+    /// <summary>Splits <paramref name="count"/> units of <paramref name="elements"/> elements among the cores when they are many.</summary>
+    internal static void InChunks(long count, Action<long, long> action, int elements = 1)
     {
-        if (count < ParallelFrom)
+        if (count * elements < ParallelFrom)
         {
             action(0, count);
             return;
         }
 
-        long chunk = Math.Max(ParallelFrom / 4, (count + Environment.ProcessorCount * 4 - 1) / (Environment.ProcessorCount * 4));
-        chunk = Math.Min(chunk, 1 << 28);
-        long chunks = (count + chunk - 1) / chunk;
-        Parallel.For(0, chunks, i => action(i * chunk, Math.Min(chunk, count - i * chunk)));
+        long parts = Math.Max(Environment.ProcessorCount, (count * elements + MaxPart - 1) / MaxPart), part = (count + parts - 1) / parts;
+        Parallel.For(0, parts, i => action(Math.Min(i * part, count), Math.Min(part, Math.Max(0, count - i * part))));
     }
 }

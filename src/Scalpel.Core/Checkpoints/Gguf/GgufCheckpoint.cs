@@ -1,6 +1,199 @@
+using System.Security.Cryptography;
+using System.Text.Json.Nodes;
+using TorchSharp;
+using static TorchSharp.torch;
+
 namespace Scalpel.Checkpoints.Gguf;
 
-static class GgufCheckpoint
+/// <summary>
+/// A GGUF file seen as a checkpoint: Hugging Face names, shapes and row order, quantised blocks expanded on reading.
+/// </summary>
+public sealed class GgufCheckpoint : Checkpoint
 {
-    public static Checkpoint Open(string path, string location) => throw new BadInputException($"{path}: {location}");
+    readonly Dictionary<string, TensorEntry> tensors = new(StringComparer.Ordinal);
+    readonly Dictionary<string, RowOrder> orders = new(StringComparer.Ordinal);
+    readonly List<string> warnings = [];
+    int queryHeads, keyHeads;
+
+    GgufCheckpoint(GgufFile file) => File = file;
+
+    /// <summary>The file with its metadata.</summary>
+    public GgufFile File { get; }
+
+    /// <inheritdoc/>
+    public override JsonObject Config { get; } = [];
+
+    /// <inheritdoc/>
+    public override string ConfigHash => field ??= HashOfMetadata();
+
+    /// <inheritdoc/>
+    public override IReadOnlyDictionary<string, TensorEntry> Tensors => tensors;
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<string> Files => [Path.GetFullPath(File.Path)];
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<string> Warnings => warnings;
+
+    /// <summary>Opens a GGUF file.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="location">What the user named: the file, or the folder that holds it.</param>
+    /// <exception cref="CheckpointException">It is malformed or of an unknown architecture.</exception>
+    public static GgufCheckpoint Open(string path, string location)
+    {
+        var checkpoint = new GgufCheckpoint(GgufFile.Open(path)) { Location = location, Folder = Path.GetDirectoryName(Path.GetFullPath(path))! };
+        try
+        {
+            checkpoint.Build();
+            return checkpoint;
+        }
+        catch
+        {
+            checkpoint.Close();
+            throw;
+        }
+    }
+
+    /// <inheritdoc/>
+    public override ReadOnlySpan<byte> Bytes(TensorEntry entry, long start, int count)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(start);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(start + count, entry.Length);
+        return File.Bytes(entry.Offset + start, count);
+    }
+
+    /// <inheritdoc/>
+    public override Tensor Read(string name, ScalarType? dtype = null)
+    {
+        TensorEntry entry = Entry(name);
+        ScalarType type = dtype ?? StoredTensor.NaturalType(entry.Type);
+        Tensor result = ReadStored(entry, type);
+        if (result.dtype != type)
+        {
+            Tensor wide = result;
+            result = wide.to_type(type);
+            wide.Dispose();
+        }
+
+        Tensor canonical = GgufLayout.ToCanonical(result, orders[name], queryHeads, keyHeads);
+        if (!ReferenceEquals(canonical, result))
+        {
+            result.Dispose();
+        }
+
+        return canonical;
+    }
+
+    /// <summary>A canonical tensor in the row order of the file.</summary>
+    internal Tensor ToStored(string name, Tensor canonical) => GgufLayout.ToStored(canonical, orders[name], queryHeads, keyHeads);
+
+    /// <inheritdoc/>
+    protected override void Close() => File.Dispose();
+
+    unsafe Tensor ReadStored(TensorEntry entry, ScalarType type)
+    {
+        IReadOnlyList<long> shape = GgufLayout.CanonicalShape(entry.Shape, orders[entry.Name]);
+        byte* source = File.Pointer(entry.Offset, entry.Length);
+        if (!entry.Type.IsQuantised())
+        {
+            return StoredTensor.Read(File.Path, entry with { Shape = shape }, source, type);
+        }
+
+        Tensor result = empty(shape.ToArray(), dtype: ScalarType.Float32);
+        var target = (float*)StoredTensor.Pointer(result);
+        int elements = entry.Type.BlockElements(), bytes = entry.Type.BlockBytes();
+        delegate*<byte*, float*, long, void> expand = Dequantiser.Of(entry.Type);
+        StoredTensor.InChunks(result.numel() / elements, (at, count) => expand(source + at * bytes, target + at * elements, count), elements);
+        return result;
+    }
+
+    void Build()
+    {
+        string architecture = File.Get<string>("general.architecture")
+            ?? throw new CheckpointException(File.Path, CheckpointProblem.Missing, "has no general.architecture in its metadata.");
+        if (!GgufLayout.Architectures.Contains(architecture))
+        {
+            throw new CheckpointException(File.Path, CheckpointProblem.Format, $"is of the architecture {architecture}; known are {string.Join(", ", GgufLayout.Architectures)}.");
+        }
+
+        GgufConfig.Fill(Config, File, architecture);
+        queryHeads = Config["num_attention_heads"]!.GetValue<int>();
+        keyHeads = Config["num_key_value_heads"]!.GetValue<int>();
+        foreach (GgufTensor tensor in File.Tensors.Values)
+        {
+            if (tensor.Name == "rope_freqs.weight")
+            {
+                Config["rope_freqs"] = new JsonArray([.. ReadFloats(tensor).Select(value => JsonValue.Create(value))]);
+            }
+            else if (GgufLayout.PlaceOf(architecture, tensor.Name) is { } place)
+            {
+                Add(tensor, place);
+            }
+            else
+            {
+                warnings.Add($"{File.Path}: the tensor {tensor.Name} has no place in {architecture} and is carried along unread.");
+            }
+        }
+    }
+
+    void Add(GgufTensor tensor, CanonicalPlace place)
+    {
+        if (!place.Stacked)
+        {
+            AddOne(place.Name, tensor, tensor.Shape, tensor.Offset, tensor.Length, place.Order);
+            return;
+        }
+
+        if (tensor.Shape.Count != 3 || tensor.Shape[0] is < 1 or > 4096)
+        {
+            throw new CheckpointException(File.Path, CheckpointProblem.Shape, $"has the shape [{string.Join(", ", tensor.Shape)}]; stacked experts have three axes, the first of at most 4096.", tensor.Name);
+        }
+
+        long bytes = tensor.Length / tensor.Shape[0];
+        for (int j = 0; j < tensor.Shape[0]; j++)
+        {
+            AddOne(place.Name.Replace("{j}", j.ToString(System.Globalization.CultureInfo.InvariantCulture), StringComparison.Ordinal), tensor, [tensor.Shape[1], tensor.Shape[2]], tensor.Offset + j * bytes, bytes, place.Order);
+        }
+    }
+
+    void AddOne(string name, GgufTensor tensor, IReadOnlyList<long> shape, long offset, long length, RowOrder order)
+    {
+        long heads = order switch { RowOrder.PermutedQuery => 2L * queryHeads, RowOrder.PermutedKey => 2L * keyHeads, RowOrder.Fused => 3L * queryHeads, _ => 1 };
+        if (shape.Count == 0 || shape[0] % heads != 0)
+        {
+            throw new CheckpointException(File.Path, CheckpointProblem.Shape, $"has the shape [{string.Join(", ", shape)}], whose rows do not divide among the heads.", tensor.Name);
+        }
+
+        var entry = new TensorEntry(name, tensor.Type, GgufLayout.CanonicalShape(shape, order), Files[0], offset, length) { StoredName = tensor.Name };
+        if (!tensors.TryAdd(name, entry))
+        {
+            throw new CheckpointException(File.Path, CheckpointProblem.Duplicate, $"and {tensors[name].StoredName} are both {name}.", tensor.Name);
+        }
+
+        orders[name] = order;
+    }
+
+    unsafe float[] ReadFloats(GgufTensor tensor)
+    {
+        var entry = new TensorEntry(tensor.Name, tensor.Type, tensor.Shape, File.Path, tensor.Offset, tensor.Length);
+        if (tensor.Length > 1 << 16)
+        {
+            throw new CheckpointException(File.Path, CheckpointProblem.Shape, $"has {tensor.Length} bytes; rotary factors are one number for each pair of a head.", tensor.Name);
+        }
+
+        using Tensor values = StoredTensor.Read(File.Path, entry, File.Pointer(tensor.Offset, tensor.Length), ScalarType.Float32);
+        return values.data<float>().ToArray();
+    }
+
+    string HashOfMetadata()
+    {
+        using var sha = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        const int Chunk = 1 << 20;
+        for (long at = 0; at < File.MetadataEnd; at += Chunk)
+        {
+            sha.AppendData(File.Bytes(at, (int)Math.Min(Chunk, File.MetadataEnd - at)));
+        }
+
+        return Convert.ToHexStringLower(sha.GetHashAndReset());
+    }
 }
