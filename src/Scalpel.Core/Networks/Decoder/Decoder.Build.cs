@@ -1,0 +1,236 @@
+using System.Globalization;
+using System.Text.Json.Nodes;
+using Scalpel.Checkpoints;
+using Scalpel.Networks.Layers;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Scalpel.Networks;
+
+public sealed partial class Decoder
+{
+    readonly List<DecoderLayer> layers = [];
+    readonly DecoderNames names;
+    string prefix;
+    Tensor embedding = null!;
+    Tensor? position;
+    Norm finalNorm = null!;
+    Linear head = null!;
+
+    Decoder(DecoderConfig config, Checkpoint? source, ScalarType dtype) : base(source, dtype)
+    {
+        Config = config;
+        names = DecoderNames.Of(config);
+        prefix = names.Prefix;
+    }
+
+    /// <summary>Loads a model folder, a .safetensors or a .gguf file.</summary>
+    /// <param name="path">The folder or file.</param>
+    /// <param name="dtype">Type of weights and arithmetic: float32 (default), bfloat16, or float64.</param>
+    /// <exception cref="BadInputException">It is malformed, incomplete, or of an unknown family.</exception>
+    public static Decoder Load(string path, ScalarType dtype = ScalarType.Float32)
+    {
+        Checkpoint checkpoint = Checkpoint.Open(path);
+        try
+        {
+            return Load(checkpoint, dtype);
+        }
+        catch
+        {
+            checkpoint.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Loads from an open checkpoint, which the decoder then owns.</summary>
+    public static Decoder Load(Checkpoint checkpoint, ScalarType dtype = ScalarType.Float32)
+    {
+        var decoder = new Decoder(DecoderConfig.Parse(checkpoint.Config, checkpoint.Location), checkpoint, dtype);
+        try
+        {
+            if (!checkpoint.Tensors.ContainsKey($"{decoder.prefix}{decoder.names.Embedding}.weight"))
+            {
+                // The bare body, saved without its head, has no prefix.
+                decoder.prefix = checkpoint.Tensors.ContainsKey($"{decoder.names.Embedding}.weight") ? "" : decoder.prefix;
+            }
+
+            var source = new CheckpointSource(checkpoint);
+            decoder.Build(source, name => checkpoint.Tensors.ContainsKey(name));
+            decoder.warnings.AddRange(checkpoint.Warnings);
+            decoder.warnings.AddRange(source.Left.Select(name => $"{checkpoint.Location}: the tensor {name} has no place in {decoder.Config.ModelType} and is not used."));
+            return decoder;
+        }
+        catch
+        {
+            decoder.DisposeTensors();
+            throw;
+        }
+    }
+
+    /// <summary>A model with random weights.</summary>
+    /// <param name="config">Its hyper-parameters.</param>
+    /// <param name="seed">Of the weights: N(0, 0.02²), output and down matrices less by 1/√(2L); gains 1, biases 0.</param>
+    /// <param name="dtype">Type of weights and arithmetic.</param>
+    public static Decoder Create(DecoderConfig config, ulong seed, ScalarType dtype = ScalarType.Float32)
+    {
+        var decoder = new Decoder(config, null, dtype);
+        using var source = new SeededSource(seed, config.Layers, config.Norm == NormKind.RmsPlusOne);
+        decoder.Build(source, name => name.EndsWith("lm_head.weight", StringComparison.Ordinal) && !config.TiedHead);
+        return decoder;
+    }
+
+    void Build(ITensorSource source, Func<string, bool> has)
+    {
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        var missing = new List<string>();
+        DecoderConfig c = Config;
+        embedding = Whole(source, missing, $"{prefix}{names.Embedding}.weight", TensorUse.Matrix, c.Vocabulary, c.Width);
+        position = names.Position is null ? null : Whole(source, missing, $"{prefix}{names.Position}.weight", TensorUse.Matrix, c.MaxPositions, c.Width);
+        for (int l = 0; l < c.Layers; l++)
+        {
+            layers.Add(Layer(source, missing, prefix + string.Format(CultureInfo.InvariantCulture, names.Block, l)));
+        }
+
+        finalNorm = NormOf(source, missing, prefix + names.FinalNorm, c.Width)!;
+        string headName = $"{names.Head}.weight";
+        bool own = !c.TiedHead || has(headName) && Differs(source, headName);
+        Tensor weight = own ? Whole(source, missing, headName, TensorUse.Matrix, c.Vocabulary, c.Width) : embedding;
+        head = new Linear(weight, c.HeadBias ? Whole(source, missing, $"{names.Head}.bias", TensorUse.Bias, c.Vocabulary) : null);
+        if (missing.Count > 0)
+        {
+            throw new CheckpointException(Source?.Location ?? "model", CheckpointProblem.Missing,
+                $"lacks {missing.Count} tensors that {c.ModelType} needs: {string.Join(", ", missing.Take(20))}{(missing.Count > 20 ? ", …" : "")}.");
+        }
+    }
+
+    // A tied model that stores its head nevertheless: equal to the embedding it is ignored, otherwise it wins.
+    bool Differs(ITensorSource source, string headName)
+    {
+        using Tensor stored = empty_like(embedding);
+        source.Fill(headName, stored, TensorUse.Matrix);
+        if (stored.Equals(embedding))
+        {
+            return false;
+        }
+
+        warnings.Add($"{Source!.Location}: the configuration ties the head to the embedding, but a different {headName} is stored; the stored one is used.");
+        return true;
+    }
+
+    DecoderLayer Layer(ITensorSource source, List<string> missing, string block)
+    {
+        DecoderConfig c = Config;
+        int queryRows = c.Heads * c.HeadSize, keyRows = c.KeyValueHeads * c.HeadSize;
+        Linear queryKeyValue = names.Layout == QueryKeyValueLayout.Separate
+            ? Joined(source, missing, c.QueryKeyValueBias, TensorUse.Matrix, c.Width, (block + names.QueryKeyValue[0], queryRows), (block + names.QueryKeyValue[1], keyRows), (block + names.QueryKeyValue[2], keyRows))
+            : Joined(source, missing, c.QueryKeyValueBias, TensorUse.Matrix, c.Width, (block + names.QueryKeyValue[0], queryRows + 2 * keyRows));
+        bool all = c.QueryKeyNorm == QueryKeyNorm.AllHeads;
+        return new DecoderLayer
+        {
+            AttentionNorm = NormOf(source, missing, names.AttentionNorm is null ? null : block + names.AttentionNorm, c.Width),
+            MlpNorm = NormOf(source, missing, names.MlpNorm is null ? null : block + names.MlpNorm, c.Width),
+            AfterAttentionNorm = NormOf(source, missing, names.AfterAttentionNorm is null ? null : block + names.AfterAttentionNorm, c.Width),
+            AfterMlpNorm = NormOf(source, missing, names.AfterMlpNorm is null ? null : block + names.AfterMlpNorm, c.Width),
+            QueryNorm = NormOf(source, missing, names.QueryNorm is null ? null : block + names.QueryNorm, all ? queryRows : c.HeadSize),
+            KeyNorm = NormOf(source, missing, names.KeyNorm is null ? null : block + names.KeyNorm, all ? keyRows : c.HeadSize),
+            QueryKeyValue = queryKeyValue,
+            Output = Joined(source, missing, c.OutputBias, TensorUse.ResidualMatrix, queryRows, (block + names.Output, c.Width)),
+            Router = c.Experts == 0 ? null : Joined(source, missing, false, TensorUse.Matrix, c.Width, (block + names.Router, c.Experts)),
+            Mlps = c.Experts == 0
+                ? [MlpOf(source, missing, block, names.GateUp, names.Down)]
+                : [.. Enumerable.Range(0, c.Experts).Select(j => MlpOf(source, missing, block + string.Format(CultureInfo.InvariantCulture, names.Experts, j), ["w1", "w3"], "w2"))],
+        };
+    }
+
+    Mlp MlpOf(ITensorSource source, List<string> missing, string block, string[] gateUp, string down)
+    {
+        DecoderConfig c = Config;
+        Linear up = !c.Gated ? Joined(source, missing, c.MlpBias, TensorUse.Matrix, c.Width, (block + names.Up, c.Inner))
+            : gateUp.Length == 1 ? Joined(source, missing, c.MlpBias, TensorUse.Matrix, c.Width, (block + gateUp[0], 2 * c.Inner))
+            : Joined(source, missing, c.MlpBias, TensorUse.Matrix, c.Width, (block + gateUp[0], c.Inner), (block + gateUp[1], c.Inner));
+        return new Mlp(up, Joined(source, missing, c.MlpBias, TensorUse.ResidualMatrix, c.Inner, (block + down, c.Width)));
+    }
+
+    Norm? NormOf(ITensorSource source, List<string> missing, string? name, int size)
+    {
+        if (name is null)
+        {
+            return null;
+        }
+
+        if (Config.Norm == NormKind.LayerPlain)
+        {
+            return new Norm(NormKind.LayerPlain, null, null, Config.Epsilon);
+        }
+
+        Tensor gain = Whole(source, missing, $"{name}.weight", TensorUse.Gain, size);
+        return new Norm(Config.Norm, gain, Config.Norm == NormKind.Layer ? Whole(source, missing, $"{name}.bias", TensorUse.Bias, size) : null, Config.Epsilon);
+    }
+
+    Tensor Whole(ITensorSource source, List<string> missing, string name, TensorUse use, params long[] shape)
+    {
+        Tensor target = empty(shape, dtype: DType);
+        if (!source.Fill(name, target, use))
+        {
+            missing.Add(name);
+        }
+
+        return Own(target, (name, shape[0]));
+    }
+
+    // Matrices that see the same input lie in one storage, so that one product serves them all.
+    Linear Joined(ITensorSource source, List<string> missing, bool bias, TensorUse use, int inputs, params (string Name, int Rows)[] parts)
+    {
+        if (names.Transposed)
+        {
+            (string name, int outputs) = parts.Single();
+            return new Linear(Whole(source, missing, $"{name}.weight", use, inputs, outputs), bias ? Whole(source, missing, $"{name}.bias", TensorUse.Bias, outputs) : null, transposed: true);
+        }
+
+        return new Linear(Stacked(source, missing, ".weight", use, inputs, parts), bias ? Stacked(source, missing, ".bias", TensorUse.Bias, null, parts) : null);
+    }
+
+    Tensor Stacked(ITensorSource source, List<string> missing, string suffix, TensorUse use, long? columns, (string Name, int Rows)[] parts)
+    {
+        long rows = parts.Sum(part => (long)part.Rows);
+        Tensor storage = empty(columns is { } c ? [rows, c] : [rows], dtype: DType);
+        long start = 0;
+        foreach ((string name, int count) in parts)
+        {
+            using Tensor target = storage.narrow(0, start, count);
+            if (!source.Fill(name + suffix, target, use))
+            {
+                missing.Add(name + suffix);
+            }
+
+            start += count;
+        }
+
+        return Own(storage, [.. parts.Select(part => (part.Name + suffix, (long)part.Rows))]);
+    }
+
+    /// <summary>Writes a Hugging Face folder: config.json, model.safetensors in the type of the arithmetic, and the tokenizer's files of the source.</summary>
+    /// <param name="folder">The folder to make.</param>
+    /// <param name="overwrite">Whether an existing one is replaced.</param>
+    /// <exception cref="BadInputException">It exists already or cannot be written.</exception>
+    public void Save(string folder, bool overwrite = false) => AtomicFolder.Write(folder, overwrite, partial =>
+    {
+        JsonObject json = (JsonObject)Config.Json.DeepClone();
+        json["torch_dtype"] = DType switch { ScalarType.BFloat16 => "bfloat16", ScalarType.Float64 => "float64", _ => "float32" };
+        json.Remove("dtype");
+        AtomicFile.WriteText(Path.Combine(partial, "config.json"), json.ToJsonString(new() { WriteIndented = true }) + "\n");
+        SafeTensorsWriter.Write(Path.Combine(partial, "model.safetensors"), Parameters, new Dictionary<string, string> { ["format"] = "pt" });
+        if (Source is not null)
+        {
+            foreach (string name in (string[])["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja", "generation_config.json"])
+            {
+                string file = Path.Combine(Source.Folder, name);
+                if (File.Exists(file))
+                {
+                    File.Copy(file, Path.Combine(partial, name));
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,392 @@
+using System.Text.Json.Nodes;
+using Scalpel.Networks.Layers;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Scalpel.Networks;
+
+/// <summary>For which positions a pass computes logits.</summary>
+public readonly record struct LogitsAt
+{
+    /// <summary>All: [B, T, V].</summary>
+    public static LogitsAt All => default;
+
+    /// <summary>The last column: [B, 1, V].</summary>
+    public static LogitsAt Last => Columns(-1);
+
+    /// <summary>Columns of this pass, negative ones from its end; null for all.</summary>
+    internal int[]? Chosen { get; private init; }
+
+    /// <summary>The given columns of the pass (not positions of the unpadded sequence): [B, n, V].</summary>
+    public static LogitsAt Columns(params int[] columns) => new() { Chosen = columns };
+}
+
+/// <summary>
+/// A causal language model of any of the families of <see cref="DecoderConfig.Families"/>: one network, driven by its
+/// configuration, over tensors under the checkpoint's own names.
+/// </summary>
+public sealed partial class Decoder : Network
+{
+    /// <summary>The hyper-parameters. Change <see cref="DecoderConfig.Causal"/> or windows with <c>with</c> to unmask layers.</summary>
+    public DecoderConfig Config { get; set; }
+
+    /// <inheritdoc/>
+    public override JsonObject ConfigJson => Config.Json;
+
+    /// <summary>One forward pass.</summary>
+    /// <param name="ids">Token ids, int64 [B, T].</param>
+    /// <param name="mask">1 for tokens, 0 for padding on either side, [B, T]; null when all are tokens.</param>
+    /// <param name="positions">Positions, int64 [B, T]; by default the tokens of each row counted from 0, after those in the cache.</param>
+    /// <param name="cache">Tokens read before; the pass adds its own.</param>
+    /// <param name="taps">Activations to read or replace.</param>
+    /// <param name="logits">For which columns the head is computed.</param>
+    /// <returns>Logits [B, T or chosen columns, V] in the network's type.</returns>
+    /// <exception cref="BadInputException">An id is outside of the vocabulary, there are more tokens than learned positions, or a tap does not exist.</exception>
+    public Tensor Forward(Tensor ids, Tensor? mask = null, Tensor? positions = null, KeyValueCache? cache = null, Taps? taps = null, LogitsAt logits = default)
+    {
+        using var scope = NewDisposeScope();
+        using Pass pass = Prepare(ids, mask, positions, cache, taps);
+        Tensor hidden = Embed(ids, pass);
+        hidden = RunLayers(hidden, 0, Config.Layers, pass);
+        Tensor result = Logits(hidden, pass, logits);
+        pass.End();
+        return result.MoveToOuterDisposeScope();
+    }
+
+    /// <summary>What the layers of a pass share; for those who run its pieces themselves.</summary>
+    public Pass Prepare(Tensor ids, Tensor? mask = null, Tensor? positions = null, KeyValueCache? cache = null, Taps? taps = null)
+    {
+        if (ids.dim() != 2 || ids.numel() == 0)
+        {
+            throw new BadInputException($"A pass needs at least one token in each row; the ids have the shape [{string.Join(", ", ids.shape)}].");
+        }
+
+        taps?.Begin();
+        foreach (string name in taps?.Names ?? [])
+        {
+            CheckTap(name);
+        }
+
+        return new Pass(Config, DType, (int)ids.shape[0], (int)ids.shape[1], mask, positions, cache, taps);
+    }
+
+    /// <summary>The residual stream into layer 0, [B, T, d].</summary>
+    public Tensor Embed(Tensor ids, Pass pass)
+    {
+        using var scope = NewDisposeScope();
+        long lowest = ids.min().item<long>(), highest = ids.max().item<long>();
+        if (lowest < 0 || highest >= Config.Vocabulary)
+        {
+            throw new BadInputException($"The token id {(lowest < 0 ? lowest : highest)} is outside of the model's {Config.Vocabulary} tokens; is the tokenizer that of this model?");
+        }
+
+        Tensor x = embedding.index_select(0, ids.flatten()).unflatten(0, ids.shape);
+        if (Config.EmbeddingScale != 1)
+        {
+            // Rounded to the arithmetic's type first, as the family's reference does.
+            x = x * tensor(Config.EmbeddingScale, dtype: DType);
+        }
+
+        if (position is not null)
+        {
+            long last = pass.Positions.max().item<long>();
+            if (last >= Config.MaxPositions)
+            {
+                throw new BadInputException($"The text has {last + 1} tokens, the model {Config.MaxPositions} positions; shorten the text.");
+            }
+
+            x = x + position.index_select(0, pass.Positions.flatten()).unflatten(0, pass.Positions.shape);
+        }
+
+        return pass.At("embedding.output", x).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Runs layers <paramref name="from"/> to <paramref name="to"/> (exclusive) on the residual stream [B, T, d].</summary>
+    public Tensor RunLayers(Tensor hidden, int from, int to, Pass pass)
+    {
+        Tensor x = hidden;
+        for (int l = from; l < to; l++)
+        {
+            Tensor next = Block(l, x, pass);
+            if (!ReferenceEquals(x, hidden))
+            {
+                x.Dispose();
+            }
+
+            x = next;
+        }
+
+        return x;
+    }
+
+    /// <summary>Final norm and head for the chosen columns of the residual stream [B, T, d]: [B, columns, V].</summary>
+    public Tensor Logits(Tensor hidden, Pass pass, LogitsAt at = default)
+    {
+        using var scope = NewDisposeScope();
+        Tensor x = hidden;
+        bool tapped = pass.Taps is not null && pass.Taps.Names.Any(name => name.StartsWith("final_norm", StringComparison.Ordinal) || name == "logits");
+        if (!tapped)
+        {
+            x = Choose(x, at);
+        }
+
+        x = pass.At("final_norm.output", Normalise(finalNorm, x, pass, "final_norm.scale"));
+        Tensor logits = pass.At("logits", Cap(head.Apply(x)));
+        return (tapped ? Choose(logits, at) : logits).MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Final norm, with a scale of its own, and head, applied to any state of the residual stream [.., d]: the logit lens.</summary>
+    public Tensor Unembed(Tensor hidden)
+    {
+        using var scope = NewDisposeScope();
+        return Cap(head.Apply(finalNorm.Apply(hidden))).MoveToOuterDisposeScope();
+    }
+
+    Tensor Cap(Tensor logits) => Config.LogitCap is { } cap ? (logits / cap).tanh() * cap : logits;
+
+    static Tensor Choose(Tensor x, LogitsAt at)
+    {
+        if (at.Chosen is not { } columns)
+        {
+            return x;
+        }
+
+        long count = x.shape[1];
+        return columns.Length == 1
+            ? x.narrow(1, columns[0] < 0 ? columns[0] + count : columns[0], 1)
+            : x.index_select(1, tensor(columns.Select(c => c < 0 ? c + count : c).ToArray()));
+    }
+
+    Tensor Block(int l, Tensor input, Pass pass)
+    {
+        using var scope = NewDisposeScope();
+        DecoderLayer layer = layers[l];
+        Tensor x = pass.At(l, "input", input);
+        Tensor normed = layer.AttentionNorm is null ? x : pass.At(l, "attention_norm.output", Normalise(layer.AttentionNorm, x, pass, $"layers.{l}.attention_norm.scale"));
+        Tensor attention = Attention(l, layer, normed, pass);
+        Tensor result;
+        if (Config.Block is BlockKind.ParallelOneNorm or BlockKind.ParallelTwoNorms)
+        {
+            Tensor second = layer.MlpNorm is null ? normed : pass.At(l, "mlp_norm.output", Normalise(layer.MlpNorm, x, pass, $"layers.{l}.mlp_norm.scale"));
+            result = x + attention + MlpOutput(l, layer, second, pass);
+        }
+        else
+        {
+            Tensor middle = pass.At(l, "middle", x + attention);
+            Tensor second = layer.MlpNorm is null ? middle : pass.At(l, "mlp_norm.output", Normalise(layer.MlpNorm, middle, pass, $"layers.{l}.mlp_norm.scale"));
+            result = middle + MlpOutput(l, layer, second, pass);
+        }
+
+        return pass.At(l, "output", result).MoveToOuterDisposeScope();
+    }
+
+    Tensor Normalise(Norm norm, Tensor x, Pass pass, string scale) =>
+        pass.Taps is not null && pass.Taps.Wants(scale) ? norm.Apply(x, pass.At(scale, norm.Scale(x))) : norm.Apply(x);
+
+    Tensor Attention(int l, DecoderLayer layer, Tensor x, Pass pass)
+    {
+        using var scope = NewDisposeScope();
+        (Tensor query, Tensor key, Tensor value) = QueryKeyValue(l, layer, x, pass);                       // [B, T, heads, e]
+        (Tensor keys, Tensor values) = (key.transpose(1, 2), value.transpose(1, 2));                       // [B, K, T, e]
+        if (pass.Cache is not null)
+        {
+            (keys, values) = pass.Cache.Append(l, keys, values);                                           // [B, K, S, e]
+        }
+
+        (keys, values) = (Ungrouped(l, "attention.key_ungrouped", keys, pass), Ungrouped(l, "attention.value_ungrouped", values, pass));
+        Tensor queries = query.transpose(1, 2);                                                            // [B, H, T, e]
+        bool explicitly = Config.ScoreCap is not null || pass.Wants(l, "attention.score") || pass.Wants(l, "attention.pattern");
+        Tensor mixed = explicitly ? Explicit(l, queries, keys, values, pass) : Fused(l, queries, keys, values, pass);
+        Tensor heads = pass.At(l, "attention.head_value", mixed.transpose(1, 2), headAxis: 2);             // [B, T, H, e]
+        Tensor output = pass.Wants(l, "attention.head_output") ? HeadSum(l, layer, heads, pass) : layer.Output.Apply(heads.flatten(2));
+        if (layer.AfterAttentionNorm is not null)
+        {
+            output = layer.AfterAttentionNorm.Apply(output);
+        }
+
+        return pass.At(l, "attention.output", output).MoveToOuterDisposeScope();
+    }
+
+    (Tensor Query, Tensor Key, Tensor Value) QueryKeyValue(int l, DecoderLayer layer, Tensor x, Pass pass)
+    {
+        int h = Config.Heads, k = Config.KeyValueHeads, e = Config.HeadSize;
+        Tensor all = layer.QueryKeyValue.Apply(x), query, key, value;
+        if (Config.ClipQueryKeyValue is { } bound)
+        {
+            all = all.clamp(-bound, bound);
+        }
+
+        if (names.Layout == QueryKeyValueLayout.FusedPerHead)
+        {
+            Tensor three = all.unflatten(-1, [h, 3, e]);                                                   // [B, T, H, 3, e]
+            (query, key, value) = (three.select(3, 0), three.select(3, 1), three.select(3, 2));
+        }
+        else
+        {
+            Tensor q = all.narrow(-1, 0, h * e), kk = all.narrow(-1, h * e, k * e);
+            if (Config.QueryKeyNorm == QueryKeyNorm.AllHeads)
+            {
+                (q, kk) = (layer.QueryNorm!.Apply(q), layer.KeyNorm!.Apply(kk));
+            }
+
+            (query, key, value) = (q.unflatten(-1, [h, e]), kk.unflatten(-1, [k, e]), all.narrow(-1, (h + k) * e, k * e).unflatten(-1, [k, e]));
+        }
+
+        if (Config.QueryKeyNorm == QueryKeyNorm.PerHead)
+        {
+            (query, key) = (layer.QueryNorm!.Apply(query), layer.KeyNorm!.Apply(key));
+        }
+
+        query = pass.At(l, "attention.query", pass.Turn(l, pass.At(l, "attention.query_raw", query, headAxis: 2)), headAxis: 2);
+        key = pass.At(l, "attention.key", pass.Turn(l, pass.At(l, "attention.key_raw", key, headAxis: 2)), headAxis: 2);
+        return (query, key, pass.At(l, "attention.value", value, headAxis: 2));
+    }
+
+    // [B, K, S, e] → [B, H, S, e]: query head h reads key/value head ⌊h/(H/K)⌋.
+    Tensor Ungrouped(int l, string tap, Tensor grouped, Pass pass)
+    {
+        int share = Config.Heads / Config.KeyValueHeads;
+        Tensor full = share == 1 ? grouped : grouped.unsqueeze(2).expand(-1, -1, share, -1, -1).flatten(1, 2);
+        return pass.Wants(l, tap) ? pass.At(l, tap, full.transpose(1, 2), headAxis: 2).transpose(1, 2) : full;
+    }
+
+    double Scale(int l) => Config.ScaleByInverseLayer ? Config.AttentionScale / (l + 1) : Config.AttentionScale;
+
+    Tensor Fused(int l, Tensor query, Tensor key, Tensor value, Pass pass)
+    {
+        // The fused product divides by √e; any other scale is put into the query.
+        double factor = Scale(l) * Math.Sqrt(Config.HeadSize);
+        Tensor q = Math.Abs(factor - 1) < 1e-12 ? query : query * factor;
+        return pass.IsPlainCausal(l) && pass.Count > 1 ? nn.functional.scaled_dot_product_attention(q, key, value, is_casual: true)
+            : pass.IsFree(l) ? nn.functional.scaled_dot_product_attention(q, key, value)
+            : nn.functional.scaled_dot_product_attention(q, key, value, attn_mask: pass.Mask(l).Additive);
+    }
+
+    Tensor Explicit(int l, Tensor query, Tensor key, Tensor value, Pass pass)
+    {
+        Tensor scores = query.matmul(key.transpose(-1, -2)) * Scale(l);                                   // [B, H, T, S]
+        if (Config.ScoreCap is { } cap)
+        {
+            scores = (scores / cap).tanh() * cap;
+        }
+
+        (Tensor allowed, _) = pass.Mask(l);
+        scores = pass.At(l, "attention.score", scores.masked_fill(allowed.logical_not(), Pass.Minimum(DType)), headAxis: 1);
+        Tensor wide = DType == ScalarType.Float64 ? scores : scores.to_type(ScalarType.Float32);
+        Tensor pattern = pass.At(l, "attention.pattern", wide.softmax(-1).to_type(DType), headAxis: 1, allowed);
+        return pattern.matmul(value);
+    }
+
+    // What each head adds for itself, [B, T, H, d], without the bias.
+    Tensor HeadSum(int l, DecoderLayer layer, Tensor heads, Pass pass)
+    {
+        Tensor matrix = layer.Output.Transposed ? layer.Output.Weight : layer.Output.Weight.t();          // [H·e, d]
+        Tensor parts = einsum("bthe,hed->bthd", heads, matrix.unflatten(0, [Config.Heads, Config.HeadSize]));
+        Tensor sum = pass.At(l, "attention.head_output", parts, headAxis: 2).sum(2);
+        return layer.Output.Bias is null ? sum : sum + layer.Output.Bias;
+    }
+
+    Tensor MlpOutput(int l, DecoderLayer layer, Tensor x, Pass pass)
+    {
+        using var scope = NewDisposeScope();
+        Tensor output = layer.Router is null ? Feed(l, layer.Mlps[0], x, pass, "mlp.") : Mixture(l, layer, x, pass);
+        if (layer.AfterMlpNorm is not null)
+        {
+            output = layer.AfterMlpNorm.Apply(output);
+        }
+
+        return pass.At(l, "mlp.output", output).MoveToOuterDisposeScope();
+    }
+
+    Tensor Feed(int l, Mlp mlp, Tensor x, Pass pass, string tap)
+    {
+        Tensor up = mlp.Up.Apply(x), activation;
+        if (Config.Gated)
+        {
+            Tensor gate = pass.At(l, $"{tap}gate", up.narrow(-1, 0, Config.Inner));
+            up = pass.At(l, $"{tap}up", up.narrow(-1, Config.Inner, Config.Inner));
+            activation = Config.Activation.Apply(gate) * up;
+        }
+        else
+        {
+            activation = Config.Activation.Apply(pass.At(l, $"{tap}up", up));
+        }
+
+        return mlp.Down.Apply(pass.At(l, $"{tap}activation", activation));
+    }
+
+    // Tokens are gathered per expert; each token's outputs are added with the router's weights, renormalised over its experts.
+    Tensor Mixture(int l, DecoderLayer layer, Tensor x, Pass pass)
+    {
+        Tensor scores = pass.At(l, "moe.router_logits", layer.Router!.Apply(x));                          // [B, T, E]
+        Tensor probability = scores.to_type(ScalarType.Float32).softmax(-1);
+        (Tensor best, Tensor which) = probability.topk(Config.ExpertsPerToken, -1);
+        Tensor weight = zeros_like(probability).scatter(-1, which, best / best.sum(-1, keepdim: true));
+        weight = pass.At(l, "moe.router_weights", weight.to_type(x.dtype));
+        Tensor flat = x.flatten(0, 1), output = zeros_like(flat), perToken = weight.flatten(0, 1);
+        for (int j = 0; j < Config.Experts; j++)
+        {
+            Tensor column = perToken.select(1, j), rows = column.detach().nonzero().squeeze(-1);
+            if (rows.numel() > 0)
+            {
+                Tensor result = Feed(l, layer.Mlps[j], flat.index_select(0, rows), pass, $"moe.experts.{j}.");
+                output = output.index_add(0, rows, result * column.index_select(0, rows).unsqueeze(-1), 1);
+            }
+        }
+
+        return output.view_as(x);
+    }
+
+    /// <summary>The taps of this network; <c>{l}</c> stands for a layer, <c>{j}</c> for an expert.</summary>
+    public IReadOnlyList<string> TapNames => tapNames ??= [.. AllTapNames()];
+
+    IReadOnlyList<string>? tapNames;
+
+    IEnumerable<string> AllTapNames()
+    {
+        yield return "embedding.output";
+        string[] leaves =
+        [
+            "input", "output",
+            .. Config.Block is BlockKind.ParallelOneNorm or BlockKind.ParallelTwoNorms ? Array.Empty<string>() : ["middle"],
+            .. names.AttentionNorm is null ? Array.Empty<string>() : ["attention_norm.output", "attention_norm.scale"],
+            .. names.MlpNorm is null ? Array.Empty<string>() : ["mlp_norm.output", "mlp_norm.scale"],
+            .. new[] { "query_raw", "key_raw", "query", "key", "value", "key_ungrouped", "value_ungrouped", "score", "pattern", "head_value", "head_output", "output" }.Select(leaf => $"attention.{leaf}"),
+            .. Config.Experts > 0 ? new[] { "moe.router_logits", "moe.router_weights", "moe.experts.{j}.gate", "moe.experts.{j}.up", "moe.experts.{j}.activation" }
+                : Config.Gated ? ["mlp.gate", "mlp.up", "mlp.activation"] : ["mlp.up", "mlp.activation"],
+            "mlp.output",
+        ];
+        foreach (string leaf in leaves)
+        {
+            yield return $"layers.{{l}}.{leaf}";
+        }
+
+        yield return "final_norm.output";
+        yield return "final_norm.scale";
+        yield return "logits";
+    }
+
+    void CheckTap(string name)
+    {
+        string[] parts = name.Split('.');
+        string general = name;
+        if (parts is ["layers", var number, ..] && int.TryParse(number, out int l))
+        {
+            if (l < 0 || l >= Config.Layers)
+            {
+                throw new BadInputException($"The tap {name} does not exist: the model has layers 0 to {Config.Layers - 1}.");
+            }
+
+            general = string.Join('.', ["layers", "{l}", .. parts[2..]]);
+            if (parts is [_, _, "moe", "experts", var expert, _] && int.TryParse(expert, out int j) && j >= 0 && j < Config.Experts)
+            {
+                general = $"layers.{{l}}.moe.experts.{{j}}.{parts[5]}";
+            }
+        }
+
+        if (!TapNames.Contains(general))
+        {
+            throw new BadInputException($"{Config.ModelType} has no tap {name}; it has {string.Join(", ", TapNames)}.");
+        }
+    }
+}

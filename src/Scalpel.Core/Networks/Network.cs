@@ -1,0 +1,156 @@
+using System.Security.Cryptography;
+using System.Text.Json.Nodes;
+using Scalpel.Checkpoints;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Scalpel.Networks;
+
+/// <summary>
+/// A model in memory: plain tensors under the checkpoint's own names. Matrices that see the same input may share one
+/// storage; each name is then a view into it, and a write to the view is seen by the next forward pass.
+/// </summary>
+public abstract class Network : IDisposable
+{
+    readonly Dictionary<string, Slot> slots = new(StringComparer.Ordinal);
+    readonly Dictionary<string, Tensor> views = new(StringComparer.Ordinal);
+    readonly List<Tensor> storages = [];
+
+    /// <summary>Where a named tensor lies: rows <c>[start, start + length)</c> of a storage.</summary>
+    readonly record struct Slot(Tensor Storage, long Start, long Length);
+
+    /// <summary>A network with the type of its arithmetic and, if it was loaded, its checkpoint, which it owns.</summary>
+    private protected Network(Checkpoint? source, ScalarType dtype)
+    {
+        Source = source;
+        DType = dtype;
+    }
+
+    /// <summary>The checkpoint that it was loaded from, open and memory-mapped; null for a network made from a seed.</summary>
+    public Checkpoint? Source { get; }
+
+    /// <summary>The type of weights and arithmetic in memory; the checkpoint may store another.</summary>
+    public ScalarType DType { get; }
+
+    /// <summary>Content of config.json.</summary>
+    public abstract JsonObject ConfigJson { get; }
+
+    /// <summary>
+    /// The tensors by the checkpoint's own names and in its own layout. Detached from autograd: ask <see cref="Grad"/> for
+    /// gradients. Writing into one in place changes the network.
+    /// </summary>
+    public IReadOnlyDictionary<string, Tensor> Parameters => views;
+
+    /// <summary>Oddities found while loading, as sentences.</summary>
+    public IReadOnlyList<string> Warnings => warnings;
+
+    /// <summary>Filled by the loader.</summary>
+    private protected readonly List<string> warnings = [];
+
+    /// <summary>SHA-256 of the configuration: of config.json's bytes when there is a checkpoint.</summary>
+    public string ConfigHash => Source?.ConfigHash ?? Convert.ToHexStringLower(SHA256.HashData(System.Text.Encoding.UTF8.GetBytes(ConfigJson.ToJsonString())));
+
+    /// <summary>A tensor by name.</summary>
+    /// <exception cref="BadInputException">There is none of that name; the nearest names are listed.</exception>
+    public Tensor Parameter(string name) => views.TryGetValue(name, out Tensor? view) ? view : throw NoSuch(name);
+
+    /// <summary>SHA-256 of a tensor's bytes as the checkpoint stores them; of the bytes in memory when there is no checkpoint.</summary>
+    public string Hash(string name) => Source is not null ? Source.Hash(name) : HashOfMemory(name);
+
+    /// <summary>SHA-256 of a tensor's bytes in memory, which an edit changes.</summary>
+    public string HashOfMemory(string name)
+    {
+        using Tensor contiguous = Parameter(name).contiguous();
+        using var sha = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        long length = contiguous.numel() * contiguous.element_size();
+        const int Chunk = 1 << 22;
+        for (long at = 0; at < length; at += Chunk)
+        {
+            sha.AppendData(StoredTensor.Bytes(contiguous, at, (int)Math.Min(Chunk, length - at)));
+        }
+
+        return Convert.ToHexStringLower(sha.GetHashAndReset());
+    }
+
+    /// <summary>Lets the next backward passes compute gradients for the named tensors (and for those that share their storage).</summary>
+    /// <exception cref="BadInputException">No tensor has one of the names.</exception>
+    public void RequireGrad(IEnumerable<string> names)
+    {
+        foreach (string name in names)
+        {
+            (slots.TryGetValue(name, out Slot slot) ? slot : throw NoSuch(name)).Storage.requires_grad_(true);
+        }
+    }
+
+    /// <summary>Drops all gradients and computes none from now on.</summary>
+    public void StopGrad()
+    {
+        ZeroGrad();
+        foreach (Tensor storage in storages)
+        {
+            storage.requires_grad_(false);
+        }
+    }
+
+    /// <summary>Drops all gradients.</summary>
+    public void ZeroGrad()
+    {
+        foreach (Tensor storage in storages)
+        {
+            using Tensor? grad = storage.grad;
+            if (grad is not null)
+            {
+                storage.grad = null;
+            }
+        }
+    }
+
+    /// <summary>The gradient of the last backward passes for a tensor, in the tensor's layout; null when none was computed.</summary>
+    public Tensor? Grad(string name)
+    {
+        Slot slot = slots.TryGetValue(name, out Slot found) ? found : throw NoSuch(name);
+        using Tensor? grad = slot.Storage.grad;
+        return grad is null ? null : slot.Storage.dim() == 0 ? grad.alias() : grad.narrow(0, slot.Start, slot.Length);
+    }
+
+    /// <summary>Frees the tensors and closes the checkpoint.</summary>
+    public void Dispose()
+    {
+        DisposeTensors();
+        Source?.Dispose();
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Frees the tensors but leaves the checkpoint open.</summary>
+    private protected void DisposeTensors()
+    {
+        foreach (Tensor tensor in views.Values.Concat(storages))
+        {
+            tensor.Dispose();
+        }
+
+        views.Clear();
+        slots.Clear();
+        storages.Clear();
+    }
+
+    /// <summary>Makes a tensor that lives as long as the network and holds the named parts, one below the other along axis 0.</summary>
+    private protected Tensor Own(Tensor storage, params (string Name, long Length)[] parts)
+    {
+        Tensor owned = storage.DetachFromDisposeScope();
+        storages.Add(owned);
+        long start = 0;
+        foreach ((string name, long length) in parts)
+        {
+            using Tensor detached = owned.detach();
+            views.Add(name, (detached.dim() == 0 ? detached.alias() : detached.narrow(0, start, length)).DetachFromDisposeScope());
+            slots.Add(name, new Slot(owned, start, length));
+            start += length;
+        }
+
+        return owned;
+    }
+
+    BadInputException NoSuch(string name) =>
+        new($"{Source?.Location ?? GetType().Name} has no tensor {name}; the nearest are {string.Join(", ", Nearest.To(name, views.Keys, 3))}.");
+}
