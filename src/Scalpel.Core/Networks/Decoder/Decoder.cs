@@ -218,18 +218,18 @@ public sealed partial class Decoder : Network
 
         if (names.Layout == QueryKeyValueLayout.FusedPerHead)
         {
-            Tensor three = all.unflatten(-1, [h, 3, e]);                                                   // [B, T, H, 3, e]
+            Tensor three = all.Split(h, 3, e);                                                   // [B, T, H, 3, e]
             (query, key, value) = (three.select(3, 0), three.select(3, 1), three.select(3, 2));
         }
         else
         {
-            Tensor q = all.narrow(-1, 0, h * e), kk = all.narrow(-1, h * e, k * e);
+            Tensor q = all.Part(0, h * e), kk = all.Part(h * e, k * e);
             if (Config.QueryKeyNorm == QueryKeyNorm.AllHeads)
             {
                 (q, kk) = (layer.QueryNorm!.Apply(q), layer.KeyNorm!.Apply(kk));
             }
 
-            (query, key, value) = (q.unflatten(-1, [h, e]), kk.unflatten(-1, [k, e]), all.narrow(-1, (h + k) * e, k * e).unflatten(-1, [k, e]));
+            (query, key, value) = (q.Split(h, e), kk.Split(k, e), all.Part((h + k) * e, k * e).Split(k, e));
         }
 
         if (Config.QueryKeyNorm == QueryKeyNorm.PerHead)
@@ -303,8 +303,8 @@ public sealed partial class Decoder : Network
         Tensor up = mlp.Up.Apply(x), activation;
         if (Config.Gated)
         {
-            Tensor gate = pass.At(l, $"{tap}gate", up.narrow(-1, 0, Config.Inner));
-            up = pass.At(l, $"{tap}up", up.narrow(-1, Config.Inner, Config.Inner));
+            Tensor gate = pass.At(l, $"{tap}gate", up.Part(0, Config.Inner));
+            up = pass.At(l, $"{tap}up", up.Part(Config.Inner, Config.Inner));
             activation = Config.Activation.Apply(gate) * up;
         }
         else

@@ -1,4 +1,5 @@
 using System.Text.Json.Nodes;
+using Scalpel.Networks.Layers;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -111,20 +112,20 @@ public sealed record RotaryConfig
     {
         using var scope = NewDisposeScope();
         long e = x.shape[^1], r = Dimensions;
-        Tensor turning = r == e ? x : x.narrow(-1, 0, r), turned;
+        Tensor turning = r == e ? x : x.Part(0, r), turned;
         if (Interleaved)
         {
-            Tensor pairs = turning.unflatten(-1, [r / 2, 2]);
+            Tensor pairs = turning.Split(r / 2, 2);
             Tensor a = pairs.select(-1, 0), b = pairs.select(-1, 1);
             turned = stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2);
         }
         else
         {
-            Tensor a = turning.narrow(-1, 0, r / 2), b = turning.narrow(-1, r / 2, r / 2);
+            Tensor a = turning.Part(0, r / 2), b = turning.Part(r / 2, r / 2);
             turned = cat([a * cos - b * sin, b * cos + a * sin], -1);
         }
 
-        return (r == e ? turned : cat([turned, x.narrow(-1, r, e - r)], -1)).MoveToOuterDisposeScope();
+        return (r == e ? turned : cat([turned, x.Part(r, e - r)], -1)).MoveToOuterDisposeScope();
     }
 
     double Llama3(double theta)
