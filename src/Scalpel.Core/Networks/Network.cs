@@ -135,7 +135,7 @@ public abstract class Network : IDisposable
     }
 
     /// <summary>Makes a tensor that lives as long as the network and holds the named parts, one below the other along axis 0.</summary>
-    private protected Tensor Own(Tensor storage, params (string Name, long Length)[] parts)
+    internal Tensor Own(Tensor storage, params (string Name, long Length)[] parts)
     {
         Tensor owned = storage.DetachFromDisposeScope();
         storages.Add(owned);

@@ -54,7 +54,7 @@ public sealed partial class Decoder
                 decoder.prefix = checkpoint.Tensors.ContainsKey($"{decoder.names.Embedding}.weight") ? "" : decoder.prefix;
             }
 
-            var source = new CheckpointSource(checkpoint);
+            var source = new CheckpointSource(checkpoint, DecoderNames.IsBuffer);
             decoder.Build(source, name => checkpoint.Tensors.ContainsKey(name));
             decoder.warnings.AddRange(checkpoint.Warnings);
             decoder.warnings.AddRange(source.Left.Select(name => $"{checkpoint.Location}: the tensor {name} has no place in {decoder.Config.ModelType} and is not used."));
@@ -83,25 +83,21 @@ public sealed partial class Decoder
     {
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
-        var missing = new List<string>();
+        var loader = new ParameterLoader(this, source, names.Transposed);
         DecoderConfig c = Config;
-        embedding = Whole(source, missing, $"{prefix}{names.Embedding}.weight", TensorUse.Matrix, c.Vocabulary, c.Width);
-        position = names.Position is null ? null : Whole(source, missing, $"{prefix}{names.Position}.weight", TensorUse.Matrix, c.MaxPositions, c.Width);
+        embedding = loader.Whole($"{prefix}{names.Embedding}.weight", TensorUse.Matrix, c.Vocabulary, c.Width);
+        position = names.Position is null ? null : loader.Whole($"{prefix}{names.Position}.weight", TensorUse.Matrix, c.MaxPositions, c.Width);
         for (int l = 0; l < c.Layers; l++)
         {
-            layers.Add(Layer(source, missing, prefix + string.Format(CultureInfo.InvariantCulture, names.Block, l)));
+            layers.Add(Layer(loader, prefix + string.Format(CultureInfo.InvariantCulture, names.Block, l)));
         }
 
-        finalNorm = NormOf(source, missing, prefix + names.FinalNorm, c.Width)!;
+        finalNorm = NormOf(loader, prefix + names.FinalNorm, c.Width)!;
         string headName = $"{names.Head}.weight";
         bool own = !c.TiedHead || has(headName) && Differs(source, headName);
-        Tensor weight = own ? Whole(source, missing, headName, TensorUse.Matrix, c.Vocabulary, c.Width) : embedding;
-        head = new Linear(weight, c.HeadBias ? Whole(source, missing, $"{names.Head}.bias", TensorUse.Bias, c.Vocabulary) : null);
-        if (missing.Count > 0)
-        {
-            throw new CheckpointException(Source?.Location ?? "model", CheckpointProblem.Missing,
-                $"lacks {missing.Count} tensors that {c.ModelType} needs: {string.Join(", ", missing.Take(20))}{(missing.Count > 20 ? ", …" : "")}.");
-        }
+        Tensor weight = own ? loader.Whole(headName, TensorUse.Matrix, c.Vocabulary, c.Width) : embedding;
+        head = new Linear(weight, c.HeadBias ? loader.Whole($"{names.Head}.bias", TensorUse.Bias, c.Vocabulary) : null);
+        loader.RequireAll(c.ModelType);
     }
 
     // A tied model that stores its head nevertheless: equal to the embedding it is ignored, otherwise it wins.
@@ -118,97 +114,43 @@ public sealed partial class Decoder
         return true;
     }
 
-    DecoderLayer Layer(ITensorSource source, List<string> missing, string block)
+    DecoderLayer Layer(ParameterLoader loader, string block)
     {
         DecoderConfig c = Config;
         int queryRows = c.Heads * c.HeadSize, keyRows = c.KeyValueHeads * c.HeadSize;
         Linear queryKeyValue = names.Layout == QueryKeyValueLayout.Separate
-            ? Joined(source, missing, c.QueryKeyValueBias, TensorUse.Matrix, c.Width, (block + names.QueryKeyValue[0], queryRows), (block + names.QueryKeyValue[1], keyRows), (block + names.QueryKeyValue[2], keyRows))
-            : Joined(source, missing, c.QueryKeyValueBias, TensorUse.Matrix, c.Width, (block + names.QueryKeyValue[0], queryRows + 2 * keyRows));
+            ? loader.Joined(c.QueryKeyValueBias, TensorUse.Matrix, c.Width, (block + names.QueryKeyValue[0], queryRows), (block + names.QueryKeyValue[1], keyRows), (block + names.QueryKeyValue[2], keyRows))
+            : loader.Joined(c.QueryKeyValueBias, TensorUse.Matrix, c.Width, (block + names.QueryKeyValue[0], queryRows + 2 * keyRows));
         bool all = c.QueryKeyNorm == QueryKeyNorm.AllHeads;
         return new DecoderLayer
         {
-            AttentionNorm = NormOf(source, missing, names.AttentionNorm is null ? null : block + names.AttentionNorm, c.Width),
-            MlpNorm = NormOf(source, missing, names.MlpNorm is null ? null : block + names.MlpNorm, c.Width),
-            AfterAttentionNorm = NormOf(source, missing, names.AfterAttentionNorm is null ? null : block + names.AfterAttentionNorm, c.Width),
-            AfterMlpNorm = NormOf(source, missing, names.AfterMlpNorm is null ? null : block + names.AfterMlpNorm, c.Width),
-            QueryNorm = NormOf(source, missing, names.QueryNorm is null ? null : block + names.QueryNorm, all ? queryRows : c.HeadSize),
-            KeyNorm = NormOf(source, missing, names.KeyNorm is null ? null : block + names.KeyNorm, all ? keyRows : c.HeadSize),
+            AttentionNorm = NormOf(loader, names.AttentionNorm is null ? null : block + names.AttentionNorm, c.Width),
+            MlpNorm = NormOf(loader, names.MlpNorm is null ? null : block + names.MlpNorm, c.Width),
+            AfterAttentionNorm = NormOf(loader, names.AfterAttentionNorm is null ? null : block + names.AfterAttentionNorm, c.Width),
+            AfterMlpNorm = NormOf(loader, names.AfterMlpNorm is null ? null : block + names.AfterMlpNorm, c.Width),
+            QueryNorm = NormOf(loader, names.QueryNorm is null ? null : block + names.QueryNorm, all ? queryRows : c.HeadSize),
+            KeyNorm = NormOf(loader, names.KeyNorm is null ? null : block + names.KeyNorm, all ? keyRows : c.HeadSize),
             QueryKeyValue = queryKeyValue,
-            Output = Joined(source, missing, c.OutputBias, TensorUse.ResidualMatrix, queryRows, (block + names.Output, c.Width)),
-            Router = c.Experts == 0 ? null : Joined(source, missing, false, TensorUse.Matrix, c.Width, (block + names.Router, c.Experts)),
+            Output = loader.Joined(c.OutputBias, TensorUse.ResidualMatrix, queryRows, (block + names.Output, c.Width)),
+            Router = c.Experts == 0 ? null : loader.Joined(false, TensorUse.Matrix, c.Width, (block + names.Router, c.Experts)),
             Mlps = c.Experts == 0
-                ? [MlpOf(source, missing, block, names.GateUp, names.Down)]
-                : [.. Enumerable.Range(0, c.Experts).Select(j => MlpOf(source, missing, block + string.Format(CultureInfo.InvariantCulture, names.Experts, j), ["w1", "w3"], "w2"))],
+                ? [MlpOf(loader, block, names.GateUp, names.Down)]
+                : [.. Enumerable.Range(0, c.Experts).Select(j => MlpOf(loader, block + string.Format(CultureInfo.InvariantCulture, names.Experts, j), ["w1", "w3"], "w2"))],
         };
     }
 
-    Mlp MlpOf(ITensorSource source, List<string> missing, string block, string[] gateUp, string down)
+    Mlp MlpOf(ParameterLoader loader, string block, string[] gateUp, string down)
     {
         DecoderConfig c = Config;
-        Linear up = !c.Gated ? Joined(source, missing, c.MlpBias, TensorUse.Matrix, c.Width, (block + names.Up, c.Inner))
-            : gateUp.Length == 1 ? Joined(source, missing, c.MlpBias, TensorUse.Matrix, c.Width, (block + gateUp[0], 2 * c.Inner))
-            : Joined(source, missing, c.MlpBias, TensorUse.Matrix, c.Width, (block + gateUp[0], c.Inner), (block + gateUp[1], c.Inner));
-        return new Mlp(up, Joined(source, missing, c.MlpBias, TensorUse.ResidualMatrix, c.Inner, (block + down, c.Width)));
+        Linear up = !c.Gated ? loader.Joined(c.MlpBias, TensorUse.Matrix, c.Width, (block + names.Up, c.Inner))
+            : gateUp.Length == 1 ? loader.Joined(c.MlpBias, TensorUse.Matrix, c.Width, (block + gateUp[0], 2 * c.Inner))
+            : loader.Joined(c.MlpBias, TensorUse.Matrix, c.Width, (block + gateUp[0], c.Inner), (block + gateUp[1], c.Inner));
+        return new Mlp(up, loader.Joined(c.MlpBias, TensorUse.ResidualMatrix, c.Inner, (block + down, c.Width)));
     }
 
-    Norm? NormOf(ITensorSource source, List<string> missing, string? name, int size)
-    {
-        if (name is null)
-        {
-            return null;
-        }
-
-        if (Config.Norm == NormKind.LayerPlain)
-        {
-            return new Norm(NormKind.LayerPlain, null, null, Config.Epsilon);
-        }
-
-        Tensor gain = Whole(source, missing, $"{name}.weight", TensorUse.Gain, size);
-        return new Norm(Config.Norm, gain, Config.Norm == NormKind.Layer ? Whole(source, missing, $"{name}.bias", TensorUse.Bias, size) : null, Config.Epsilon);
-    }
-
-    Tensor Whole(ITensorSource source, List<string> missing, string name, TensorUse use, params long[] shape)
-    {
-        Tensor target = empty(shape, dtype: DType);
-        if (!source.Fill(name, target, use))
-        {
-            missing.Add(name);
-        }
-
-        return Own(target, (name, shape[0]));
-    }
-
-    // Matrices that see the same input lie in one storage, so that one product serves them all.
-    Linear Joined(ITensorSource source, List<string> missing, bool bias, TensorUse use, int inputs, params (string Name, int Rows)[] parts)
-    {
-        if (names.Transposed)
-        {
-            (string name, int outputs) = parts.Single();
-            return new Linear(Whole(source, missing, $"{name}.weight", use, inputs, outputs), bias ? Whole(source, missing, $"{name}.bias", TensorUse.Bias, outputs) : null, transposed: true);
-        }
-
-        return new Linear(Stacked(source, missing, ".weight", use, inputs, parts), bias ? Stacked(source, missing, ".bias", TensorUse.Bias, null, parts) : null);
-    }
-
-    Tensor Stacked(ITensorSource source, List<string> missing, string suffix, TensorUse use, long? columns, (string Name, int Rows)[] parts)
-    {
-        long rows = parts.Sum(part => (long)part.Rows);
-        Tensor storage = empty(columns is { } c ? [rows, c] : [rows], dtype: DType);
-        long start = 0;
-        foreach ((string name, int count) in parts)
-        {
-            using Tensor target = storage.narrow(0, start, count);
-            if (!source.Fill(name + suffix, target, use))
-            {
-                missing.Add(name + suffix);
-            }
-
-            start += count;
-        }
-
-        return Own(storage, [.. parts.Select(part => (part.Name + suffix, (long)part.Rows))]);
-    }
+    Norm? NormOf(ParameterLoader loader, string? name, int size) => name is null ? null
+        : Config.Norm == NormKind.LayerPlain ? new Norm(NormKind.LayerPlain, null, null, Config.Epsilon)
+        : loader.Norm(Config.Norm, name, size, Config.Epsilon);
 
     /// <summary>Writes a Hugging Face folder: config.json, model.safetensors in the type of the arithmetic, and the tokenizer's files of the source.</summary>
     /// <param name="folder">The folder to make.</param>
