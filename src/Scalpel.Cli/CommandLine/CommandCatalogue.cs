@@ -26,6 +26,7 @@ static class CommandCatalogue
         {
             new InfoCommand(),
             new ParityCommand(),
+            new MethodsCommand(),
         };
         root.Add(CliCommand.Json);
         return root;
