@@ -44,6 +44,9 @@ public abstract class Network : IDisposable
     /// <summary>Oddities found while loading, as sentences.</summary>
     public IReadOnlyList<string> Warnings => warnings;
 
+    /// <summary>The patches that are applied, oldest first.</summary>
+    internal List<Patches.PatchScope> Patches { get; } = [];
+
     /// <summary>Filled by the loader.</summary>
     private protected readonly List<string> warnings = [];
 
