@@ -1,13 +1,36 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using static TorchSharp.torch;
 
 namespace Scalpel.Checkpoints.Gguf;
 
 /// <summary>Expands the blocks of GGUF to float32. Formulas: ggml's block structures; d and m are float16.</summary>
-static unsafe partial class Dequantiser
+public static unsafe partial class Dequantiser
 {
-    /// <summary>Expands <paramref name="blocks"/> whole blocks.</summary>
-    public static delegate*<byte*, float*, long, void> Of(StorageType type) => type switch
+    /// <summary>Expands whole blocks.</summary>
+    /// <param name="type">A block type.</param>
+    /// <param name="blocks">Bytes of the blocks, contiguous.</param>
+    /// <param name="target">Contiguous float32 of as many elements as the blocks have.</param>
+    public static void Expand(StorageType type, Tensor blocks, Tensor target)
+    {
+        long count = target.numel() / type.BlockElements();
+        if (target.dtype != ScalarType.Float32 || count * type.BlockElements() != target.numel() || blocks.numel() * blocks.element_size() != count * type.BlockBytes())
+        {
+            throw new ArgumentException($"{blocks.numel() * blocks.element_size()} bytes of {type} do not expand to {target.numel()} elements.", nameof(target));
+        }
+
+        Expand(type, StoredTensor.Pointer(blocks), (float*)StoredTensor.Pointer(target), count);
+    }
+
+    internal static void Expand(StorageType type, byte* source, float* target, long count)
+    {
+        int elements = type.BlockElements(), bytes = type.BlockBytes();
+        delegate*<byte*, float*, long, void> expand = Of(type);
+        StoredTensor.InChunks(count, (at, part) => expand(source + at * bytes, target + at * elements, part), elements);
+    }
+
+    /// <summary>The method that expands a given number of whole blocks.</summary>
+    internal static delegate*<byte*, float*, long, void> Of(StorageType type) => type switch
     {
         StorageType.Q4_0 => &Q4_0,
         StorageType.Q4_1 => &Q4_1,
@@ -19,7 +42,20 @@ static unsafe partial class Dequantiser
         StorageType.Q4_K => &Q4_K,
         StorageType.Q5_K => &Q5_K,
         StorageType.Q6_K => &Q6_K,
-        _ => throw new BadInputException($"Blocks of type {type} cannot be expanded here; quantise the model to Q4_0 … Q8_0 or Q2_K … Q6_K, or use its safetensors files."),
+        StorageType.IQ1_S => &IQ1_S,
+        StorageType.IQ1_M => &IQ1_M,
+        StorageType.IQ2_XXS => &IQ2_XXS,
+        StorageType.IQ2_XS => &IQ2_XS,
+        StorageType.IQ2_S => &IQ2_S,
+        StorageType.IQ3_XXS => &IQ3_XXS,
+        StorageType.IQ3_S => &IQ3_S,
+        StorageType.IQ4_NL => &IQ4_NL,
+        StorageType.IQ4_XS => &IQ4_XS,
+        StorageType.TQ1_0 => &TQ1_0,
+        StorageType.TQ2_0 => &TQ2_0,
+        StorageType.MXFP4 => &MXFP4,
+        StorageType.NVFP4 => &NVFP4,
+        _ => throw new ArgumentOutOfRangeException(nameof(type)),
     };
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

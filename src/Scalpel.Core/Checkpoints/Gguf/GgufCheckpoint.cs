@@ -66,19 +66,11 @@ public sealed class GgufCheckpoint : Checkpoint
     public override Tensor Read(string name, ScalarType? dtype = null)
     {
         TensorEntry entry = Entry(name);
-        ScalarType type = dtype ?? StoredTensor.NaturalType(entry.Type);
-        Tensor result = ReadStored(entry, type);
-        if (result.dtype != type)
+        Tensor stored = File.Read(entry.StoredName, entry.Type, GgufLayout.CanonicalShape(entry.Shape, orders[name]), entry.Offset, entry.Length, dtype);
+        Tensor canonical = GgufLayout.ToCanonical(stored, orders[name], queryHeads, keyHeads);
+        if (!ReferenceEquals(canonical, stored))
         {
-            Tensor wide = result;
-            result = wide.to_type(type);
-            wide.Dispose();
-        }
-
-        Tensor canonical = GgufLayout.ToCanonical(result, orders[name], queryHeads, keyHeads);
-        if (!ReferenceEquals(canonical, result))
-        {
-            result.Dispose();
+            stored.Dispose();
         }
 
         return canonical;
@@ -89,23 +81,6 @@ public sealed class GgufCheckpoint : Checkpoint
 
     /// <inheritdoc/>
     protected override void Close() => File.Dispose();
-
-    unsafe Tensor ReadStored(TensorEntry entry, ScalarType type)
-    {
-        IReadOnlyList<long> shape = GgufLayout.CanonicalShape(entry.Shape, orders[entry.Name]);
-        byte* source = File.Pointer(entry.Offset, entry.Length);
-        if (!entry.Type.IsQuantised())
-        {
-            return StoredTensor.Read(File.Path, entry with { Shape = shape }, source, type);
-        }
-
-        Tensor result = empty(shape.ToArray(), dtype: ScalarType.Float32);
-        var target = (float*)StoredTensor.Pointer(result);
-        int elements = entry.Type.BlockElements(), bytes = entry.Type.BlockBytes();
-        delegate*<byte*, float*, long, void> expand = Dequantiser.Of(entry.Type);
-        StoredTensor.InChunks(result.numel() / elements, (at, count) => expand(source + at * bytes, target + at * elements, count), elements);
-        return result;
-    }
 
     void Build()
     {
@@ -173,15 +148,14 @@ public sealed class GgufCheckpoint : Checkpoint
         orders[name] = order;
     }
 
-    unsafe float[] ReadFloats(GgufTensor tensor)
+    float[] ReadFloats(GgufTensor tensor)
     {
-        var entry = new TensorEntry(tensor.Name, tensor.Type, tensor.Shape, File.Path, tensor.Offset, tensor.Length);
         if (tensor.Length > 1 << 16)
         {
             throw new CheckpointException(File.Path, CheckpointProblem.Shape, $"has {tensor.Length} bytes; rotary factors are one number for each pair of a head.", tensor.Name);
         }
 
-        using Tensor values = StoredTensor.Read(File.Path, entry, File.Pointer(tensor.Offset, tensor.Length), ScalarType.Float32);
+        using Tensor values = File.Read(tensor.Name, ScalarType.Float32);
         return values.data<float>().ToArray();
     }
 

@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Collections.Immutable;
 using System.Text;
+using static TorchSharp.torch;
 
 namespace Scalpel.Checkpoints.Gguf;
 
@@ -72,7 +73,34 @@ public sealed class GgufFile : IDisposable
     /// <summary>Bytes of the file, valid until this is disposed.</summary>
     public ReadOnlySpan<byte> Bytes(long offset, int count) => file.Span(offset, count);
 
-    internal unsafe byte* Pointer(long offset, long count) => file.Pointer(offset, count);
+    /// <summary>Reads a tensor into memory of its own, in the file's own shape and order.</summary>
+    /// <param name="name">Its name in the file.</param>
+    /// <param name="dtype">The type to convert to; by default the stored one, float32 for blocks.</param>
+    /// <exception cref="CheckpointException">There is none of that name.</exception>
+    public Tensor Read(string name, ScalarType? dtype = null) => tensors.TryGetValue(name, out GgufTensor? tensor)
+        ? Read(name, tensor.Type, tensor.Shape, tensor.Offset, tensor.Length, dtype)
+        : throw new CheckpointException(Path, CheckpointProblem.Missing, $"has no such tensor; the nearest are {string.Join(", ", Nearest.To(name, tensors.Keys, 3))}.", name);
+
+    internal unsafe Tensor Read(string name, StorageType type, IReadOnlyList<long> shape, long offset, long length, ScalarType? dtype)
+    {
+        byte* source = file.Pointer(offset, length);
+        if (!type.IsQuantised())
+        {
+            return StoredTensor.Read(Path, new TensorEntry(name, type, shape, Path, offset, length), source, dtype);
+        }
+
+        Tensor wide = empty(shape.ToArray(), dtype: ScalarType.Float32);
+        Dequantiser.Expand(type, source, (float*)StoredTensor.Pointer(wide), wide.numel() / type.BlockElements());
+        if (dtype is null or ScalarType.Float32)
+        {
+            return wide;
+        }
+
+        using (wide)
+        {
+            return wide.to_type(dtype.Value);
+        }
+    }
 
     /// <inheritdoc/>
     public void Dispose() => file.Dispose();

@@ -163,7 +163,7 @@ static class GgufLayout
     /// <summary>Re-orders a stored tensor into the canonical layout; a new tensor unless the order is the same.</summary>
     public static Tensor ToCanonical(Tensor stored, RowOrder order, int queryHeads, int keyHeads) => order switch
     {
-        RowOrder.Transposed => stored.t().contiguous(),
+        RowOrder.Transposed => Transposed(stored),
         RowOrder.PermutedQuery => Swap(stored, queryHeads, -1, 2),
         RowOrder.PermutedKey => Swap(stored, keyHeads, -1, 2),
         RowOrder.Fused => SwapFused(stored, 3, queryHeads),
@@ -173,12 +173,18 @@ static class GgufLayout
     /// <summary>The way back: <c>ToStored(ToCanonical(x)) = x</c>.</summary>
     public static Tensor ToStored(Tensor canonical, RowOrder order, int queryHeads, int keyHeads) => order switch
     {
-        RowOrder.Transposed => canonical.t().contiguous(),
+        RowOrder.Transposed => Transposed(canonical),
         RowOrder.PermutedQuery => Swap(canonical, queryHeads, 2, -1),
         RowOrder.PermutedKey => Swap(canonical, keyHeads, 2, -1),
         RowOrder.Fused => SwapFused(canonical, queryHeads, 3),
         _ => canonical,
     };
+
+    static Tensor Transposed(Tensor matrix)
+    {
+        using Tensor view = matrix.t();
+        return view.contiguous();
+    }
 
     // Rows [head][a][b] become [head][b][a].
     static Tensor Swap(Tensor rows, int heads, long a, long b)
