@@ -14,6 +14,9 @@ public class FileStore
     /// <summary>Opens a new file for writing; fails when it exists.</summary>
     public virtual Stream Create(string path) => new FileStream(path, FileMode.CreateNew, FileAccess.Write, FileShare.None, 1 << 16);
 
+    /// <summary>Opens an existing file to write over parts of it.</summary>
+    public virtual Stream Update(string path) => new FileStream(path, FileMode.Open, FileAccess.Write, FileShare.None, 1);
+
     /// <summary>Brings everything written to <paramref name="stream"/> to the disk itself.</summary>
     public virtual void Flush(Stream stream)
     {

@@ -317,7 +317,8 @@ static class PatchFile
             {
                 string path = RelativePath(name[FilePrefix.Length..]);
                 TensorEntry entry = file.Entries[name];
-                if (entry.Type != StorageType.U8 || !files.ContainsKey(path))
+                string owner = path.EndsWith(UndoRecord.HeaderMark, StringComparison.Ordinal) ? path[..^UndoRecord.HeaderMark.Length] : path;
+                if (entry.Type != StorageType.U8 || !files.ContainsKey(owner))
                 {
                     throw Error($"holds the content of {path}, which is not among the files of its base");
                 }

@@ -50,6 +50,9 @@ public sealed record PatchSignature(string Signer, string Value);
 
 /// <summary>What an undo patch needs to give the base's files back byte for byte.</summary>
 /// <param name="Files">SHA-256 of every file of the base, by its path relative to the folder, with '/'.</param>
-/// <param name="Contents">Files that were changed or left out, whole; of weight files whose header changed, the header.</param>
+/// <param name="Contents">Files that were changed or left out, whole; under the path with <see cref="HeaderMark"/>, the header of weight files whose layout changed.</param>
 /// <param name="Single">The weight file when the base was one file; null when it was a folder.</param>
-sealed record UndoRecord(IReadOnlyDictionary<string, string> Files, IReadOnlyDictionary<string, PatchTensor> Contents, string? Single);
+sealed record UndoRecord(IReadOnlyDictionary<string, string> Files, IReadOnlyDictionary<string, PatchTensor> Contents, string? Single)
+{
+    public const string FileName = "undo.patch.safetensors", HeaderMark = ":header";
+}

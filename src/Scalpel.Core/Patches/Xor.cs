@@ -59,24 +59,53 @@ public sealed record DenseXor : Delta
         return new DenseXor(PatchTensor.Of(a.Type, a.Shape, raw), packed: false, a.Length) { EditedHash = hash };
     }
 
-    /// <summary>Packs the XOR of two tensors and returns the hash of the second.</summary>
-    internal static string Encode(Stream packed, StorageType type, long length, BlockWrite before, BlockWrite after)
+    /// <summary>Packs the XOR of two tensors, block by block on all cores, and returns the hash of the second.</summary>
+    /// <param name="packed">Receives the packed form.</param>
+    /// <param name="type">Type of both.</param>
+    /// <param name="length">Bytes of both.</param>
+    /// <param name="before">Reads the first.</param>
+    /// <param name="after">Reads or computes the second.</param>
+    /// <param name="edited">Receives the second's bytes in order; null when nobody wants them.</param>
+    internal static string Encode(Stream packed, StorageType type, long length, BlockWrite before, BlockWrite after, Stream? edited = null)
     {
         using var sha = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        using var coding = new XorCoding(type.BlockBytes());
-        byte[] a = ArrayPool<byte>.Shared.Rent(BlockBytes), b = ArrayPool<byte>.Shared.Rent(BlockBytes);
-        for (long at = 0; at < length; at += BlockBytes)
+        int lanes = (int)Math.Clamp((length + BlockBytes - 1) / BlockBytes, 1, Environment.ProcessorCount);
+        int size = (int)Math.Min(BlockBytes, length);
+        XorCoding[] coding = [.. Enumerable.Range(0, lanes).Select(_ => new XorCoding(type.BlockBytes()))];
+        byte[][] a = [.. coding.Select(_ => ArrayPool<byte>.Shared.Rent(size))], b = [.. coding.Select(_ => ArrayPool<byte>.Shared.Rent(size))];
+        try
         {
-            int count = (int)Math.Min(BlockBytes, length - at);
-            before(a.AsSpan(0, count), at);
-            after(b.AsSpan(0, count), at);
-            sha.AppendData(b, 0, count);
-            XorCoding.Xor(a.AsSpan(0, count), b.AsSpan(0, count));
-            coding.Write(packed, a.AsSpan(0, count));
+            for (long start = 0; start < length; start += (long)lanes * BlockBytes)
+            {
+                int busy = (int)Math.Min(lanes, (length - start + BlockBytes - 1) / BlockBytes);
+                int Count(int lane) => (int)Math.Min(BlockBytes, length - start - (long)lane * BlockBytes);
+                Parallel.For(0, busy, lane =>
+                {
+                    long at = start + (long)lane * BlockBytes;
+                    Span<byte> first = a[lane].AsSpan(0, Count(lane)), second = b[lane].AsSpan(0, Count(lane));
+                    before(first, at);
+                    after(second, at);
+                    XorCoding.Xor(first, second);
+                    coding[lane].Pack(first);
+                });
+                for (int lane = 0; lane < busy; lane++)
+                {
+                    sha.AppendData(b[lane], 0, Count(lane));
+                    edited?.Write(b[lane], 0, Count(lane));
+                    coding[lane].Write(packed);
+                }
+            }
+        }
+        finally
+        {
+            for (int lane = 0; lane < lanes; lane++)
+            {
+                coding[lane].Dispose();
+                ArrayPool<byte>.Shared.Return(a[lane]);
+                ArrayPool<byte>.Shared.Return(b[lane]);
+            }
         }
 
-        ArrayPool<byte>.Shared.Return(a);
-        ArrayPool<byte>.Shared.Return(b);
         return Convert.ToHexStringLower(sha.GetHashAndReset());
     }
 
@@ -137,6 +166,7 @@ sealed class XorCoding(int elementBytes) : IDisposable
     ZstdSharp.Compressor? compressor;
     ZstdSharp.Decompressor? decompressor;
     byte[] planes = [], frame = [];
+    int packedLength;
 
     public static void Xor(Span<byte> into, ReadOnlySpan<byte> other) => System.Numerics.Tensors.TensorPrimitives.Xor(into, other, into);
 
@@ -167,7 +197,8 @@ sealed class XorCoding(int elementBytes) : IDisposable
         return starts[count] == packed.Length ? starts : throw new BadInputException($"has a packed XOR with {packed.Length - starts[count]} bytes after its last block");
     }
 
-    public void Write(Stream packed, ReadOnlySpan<byte> block)
+    /// <summary>Packs a block; <see cref="Write"/> then writes it.</summary>
+    public void Pack(ReadOnlySpan<byte> block)
     {
         Grow(block.Length);
         int elements = block.Length / elementBytes;
@@ -182,11 +213,19 @@ sealed class XorCoding(int elementBytes) : IDisposable
 
         compressor ??= new ZstdSharp.Compressor(Level);
         int size = compressor.TryWrap(planes.AsSpan(0, block.Length), frame.AsSpan(0, block.Length), out int written) ? written : int.MaxValue;
-        ReadOnlySpan<byte> content = size < block.Length ? frame.AsSpan(0, size) : block;
+        packedLength = Math.Min(size, block.Length);
+        if (size >= block.Length)
+        {
+            block.CopyTo(frame);
+        }
+    }
+
+    public void Write(Stream packed)
+    {
         Span<byte> header = stackalloc byte[4];
-        BinaryPrimitives.WriteUInt32LittleEndian(header, (uint)content.Length);
+        BinaryPrimitives.WriteUInt32LittleEndian(header, (uint)packedLength);
         packed.Write(header);
-        packed.Write(content);
+        packed.Write(frame, 0, packedLength);
     }
 
     public void Read(ReadOnlySpan<byte> content, Span<byte> block)

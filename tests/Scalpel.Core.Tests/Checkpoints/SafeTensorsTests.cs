@@ -178,6 +178,12 @@ sealed class FaultyFileStore(int failAt) : FileStore
         return new FaultyStream(base.Create(path), Count);
     }
 
+    public override Stream Update(string path)
+    {
+        Count();
+        return new FaultyStream(base.Update(path), Count);
+    }
+
     public override void Flush(Stream stream)
     {
         Count();
@@ -213,13 +219,13 @@ sealed class FaultyFileStore(int failAt) : FileStore
     sealed class FaultyStream(Stream inner, Action count) : Stream
     {
         public override bool CanRead => false;
-        public override bool CanSeek => false;
+        public override bool CanSeek => true;
         public override bool CanWrite => true;
         public override long Length => inner.Length;
         public override long Position { get => inner.Position; set => throw new NotSupportedException(); }
         public override void Flush() => inner.Flush();
         public override int Read(byte[] buffer, int offset, int length) => throw new NotSupportedException();
-        public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
+        public override long Seek(long offset, SeekOrigin origin) => inner.Seek(offset, origin);
         public override void SetLength(long value) => throw new NotSupportedException();
 
         public override void Write(byte[] buffer, int offset, int length) => Write(buffer.AsSpan(offset, length));
