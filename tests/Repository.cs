@@ -3,10 +3,13 @@ namespace Scalpel.Tests;
 /// <summary>Where the repository's own files lie, found from the test's output folder.</summary>
 static class Repository
 {
+    /// <summary>The repository.</summary>
     public static string Root { get; } = Find();
 
+    /// <summary>A golden file or folder.</summary>
     public static string Reference(params string[] parts) => Path.Combine([Root, "tests", "Reference", .. parts]);
 
+    /// <summary>The real model of the tests.</summary>
     public static string SmolLM2 => Path.Combine(Root, "assets", "models", "smollm2-135m-instruct");
 
     static string Find()
