@@ -9,6 +9,7 @@ namespace Scalpel.Networks;
 
 public sealed partial class Decoder
 {
+    const string ScoreName = "score.weight";
     readonly List<DecoderLayer> layers = [];
     readonly DecoderNames names;
     string prefix;
@@ -93,6 +94,14 @@ public sealed partial class Decoder
         }
 
         finalNorm = NormOf(loader, prefix + names.FinalNorm, c.Width)!;
+        if (has(ScoreName))
+        {
+            // A reward model or classifier: scores of the last state in place of a vocabulary's logits.
+            head = new Linear(loader.Whole(ScoreName, TensorUse.Matrix, Source!.Entry(ScoreName).Shape[0], c.Width), null);
+            loader.RequireAll(c.ModelType);
+            return;
+        }
+
         string headName = $"{names.Head}.weight";
         bool own = !c.TiedHead || has(headName) && Differs(source, headName);
         Tensor weight = own ? loader.Whole(headName, TensorUse.Matrix, c.Vocabulary, c.Width) : embedding;

@@ -35,7 +35,10 @@ public sealed partial class Decoder : Network
 
     /// <summary>One forward pass.</summary>
     /// <param name="ids">Token ids, int64 [B, T].</param>
-    /// <param name="mask">1 for tokens, 0 for padding on either side, [B, T]; null when all are tokens.</param>
+    /// <param name="mask">
+    /// 1 for tokens, 0 for padding on either side, [B, T]; null when all are tokens. Higher numbers keep sequences apart that
+    /// are packed into one row: a token sees tokens of its own number. Give their positions too.
+    /// </param>
     /// <param name="positions">Positions, int64 [B, T]; by default the tokens of each row counted from 0, after those in the cache.</param>
     /// <param name="cache">Tokens read before; the pass adds its own.</param>
     /// <param name="taps">Activations to read or replace.</param>

@@ -14,6 +14,7 @@ public sealed class Pass : IPositions, IDisposable
     readonly Tensor? joinedMask;
     readonly (Tensor Cos, Tensor Sin)?[] angles;
     readonly Dictionary<(int? Window, bool Causal), (Tensor Allowed, Tensor Additive)> masks = [];
+    readonly bool packed;
     long[][]? validColumns;
 
     internal Pass(DecoderConfig config, ScalarType type, int batch, int count, Tensor? mask, Tensor? positions, KeyValueCache? cache, Taps? taps)
@@ -27,6 +28,7 @@ public sealed class Pass : IPositions, IDisposable
         Past = cache?.Length ?? 0;
         using var scope = NewDisposeScope();
         joinedMask = Join(mask);
+        packed = joinedMask is not null && joinedMask.max().item<long>() > 1;
         Positions = (positions?.alias() ?? DefaultPositions()).DetachFromDisposeScope();
         joinedMask = joinedMask?.DetachFromDisposeScope();
         angles = new (Tensor, Tensor)?[config.Rotary.Count];
@@ -169,7 +171,14 @@ public sealed class Pass : IPositions, IDisposable
             allowed = allowed.logical_and(query - key < w);
         }
 
-        return joinedMask is null ? allowed : allowed.logical_and(joinedMask.view(Batch, 1, 1, Past + Count).to_type(ScalarType.Bool));
+        if (joinedMask is null)
+        {
+            return allowed;
+        }
+
+        Tensor keys = joinedMask.view(Batch, 1, 1, Past + Count);
+        allowed = allowed.logical_and(keys.ne(0));
+        return packed ? allowed.logical_and(keys.eq(joinedMask.narrow(1, Past, Count).reshape(Batch, 1, Count, 1))) : allowed;
     }
 
     Tensor? Join(Tensor? mask)
@@ -181,7 +190,7 @@ public sealed class Pass : IPositions, IDisposable
         }
 
         Tensor? before = Cache?.Mask;
-        if (now is null && before is null || before is null && now!.ne(0).all().item<bool>())
+        if (now is null && before is null || before is null && now!.eq(1).all().item<bool>())
         {
             return null;
         }
@@ -198,5 +207,5 @@ public sealed class Pass : IPositions, IDisposable
 
     Tensor DefaultPositions() => joinedMask is null
         ? arange(Past, Past + Count, dtype: ScalarType.Int64).unsqueeze(0)
-        : joinedMask.cumsum(1).sub(1).clamp(min: 0).narrow(1, Past, Count);
+        : joinedMask.ne(0).to_type(ScalarType.Int64).cumsum(1).sub(1).clamp(min: 0).narrow(1, Past, Count);
 }

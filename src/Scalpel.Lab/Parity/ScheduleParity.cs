@@ -4,7 +4,7 @@ using Scalpel.Training;
 namespace Scalpel.Lab.Parity;
 
 /// <summary>Learning rates over the steps, by transformers' names of schedules.</summary>
-public sealed class ScheduleKind : IParityKind
+public sealed class ScheduleParity : IParityKind
 {
     /// <inheritdoc/>
     public string Kind => "schedule";

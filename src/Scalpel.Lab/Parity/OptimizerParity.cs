@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 namespace Scalpel.Lab.Parity;
 
 /// <summary>Optimizers on fixed gradients, with clipping and schedules; running averages of weights.</summary>
-public sealed class OptimizerKind : IParityKind
+public sealed class OptimizerParity : IParityKind
 {
     /// <inheritdoc/>
     public string Kind => "optimizer";
@@ -54,7 +54,7 @@ public sealed class OptimizerKind : IParityKind
         if (options.Has("schedule"))
         {
             CaseOptions part = options.Part("schedule");
-            schedule = ScheduleKind.Read(part.Text("name"), part.Part("scheduler_specific_kwargs"), (long)part.Number("num_warmup_steps", 0), (long)part.Number("num_training_steps", 0), peak);
+            schedule = ScheduleParity.Read(part.Text("name"), part.Part("scheduler_specific_kwargs"), (long)part.Number("num_warmup_steps", 0), (long)part.Number("num_training_steps", 0), peak);
             part.Finish();
         }
 
