@@ -76,8 +76,48 @@ public sealed class GgufCheckpoint : Checkpoint
         return canonical;
     }
 
+    /// <summary>
+    /// A changed tensor as it is written to the file: in the file's name, shape and row order and in one of
+    /// <see cref="Quantiser.Types"/>.
+    /// </summary>
+    /// <param name="name">Its name in the Hugging Face layout.</param>
+    /// <param name="value">Its new values in the Hugging Face layout; must live until the tensor has been written.</param>
+    /// <param name="type">The type to store; by default float32, which is exact.</param>
+    /// <exception cref="BadInputException">The type cannot be written, or the tensor is one expert of a stack, which shares one type.</exception>
+    public TensorToWrite Encode(string name, Tensor value, StorageType type = StorageType.F32)
+    {
+        TensorEntry entry = Entry(name);
+        if (File.Tensors[entry.StoredName].Length != entry.Length)
+        {
+            throw new BadInputException($"{name} is one of the experts in {entry.StoredName} of {File.Path}, which cannot be written one by one; apply the edit to the model's safetensors files.");
+        }
+
+        if (!Quantiser.Types.Contains(type))
+        {
+            throw new BadInputException($"Tensors cannot be written as {type}; choose one of {string.Join(", ", Quantiser.Types)}.");
+        }
+
+        return new TensorToWrite(entry.StoredName, type, GgufLayout.CanonicalShape(value.shape, orders[name]), stream => WriteStored(stream, name, value, type));
+    }
+
     /// <summary>A canonical tensor in the row order of the file.</summary>
     internal Tensor ToStored(string name, Tensor canonical) => GgufLayout.ToStored(canonical, orders[name], queryHeads, keyHeads);
+
+    unsafe void WriteStored(Stream stream, string name, Tensor value, StorageType type)
+    {
+        using var scope = NewDisposeScope();
+        Tensor wide = value.detach().to_type(ScalarType.Float32).contiguous();
+        Tensor stored = ToStored(name, wide).contiguous();
+        const int Part = 1 << 20;
+        byte[] buffer = new byte[Part / type.BlockElements() * type.BlockBytes()];
+        var source = (float*)StoredTensor.Pointer(stored);
+        for (long at = 0, count = stored.numel(); at < count; at += Part)
+        {
+            int length = (int)Math.Min(Part, count - at), bytes = length / type.BlockElements() * type.BlockBytes();
+            Quantiser.Quantise(type, new ReadOnlySpan<float>(source + at, length), buffer.AsSpan(0, bytes));
+            stream.Write(buffer, 0, bytes);
+        }
+    }
 
     /// <inheritdoc/>
     protected override void Close() => File.Dispose();

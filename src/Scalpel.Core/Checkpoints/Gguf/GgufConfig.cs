@@ -43,7 +43,9 @@ static class GgufConfig
         int rotary = Optional(file, $"{a}.rope.dimension_count") ?? headDim;
         if (a == "gptneox")
         {
-            config["rotary_pct"] = (double)rotary / headDim;
+            // The reader takes the whole part of headDim · pct.
+            double share = (double)rotary / headDim;
+            config["rotary_pct"] = (int)(headDim * share) == rotary ? share : Math.BitIncrement(share);
             config["use_parallel_residual"] = file.Get($"{a}.use_parallel_residual", true);
         }
         else if (a == "gptj")

@@ -47,6 +47,9 @@ public sealed class GgufFile : IDisposable
     /// <summary>First byte of the data.</summary>
     public long DataStart { get; private set; }
 
+    /// <summary>Whether the last tensor is padded to the alignment, as most writers do.</summary>
+    public bool EndsPadded { get; private set; } = true;
+
     /// <summary>The metadata, in the order of the file.</summary>
     public IReadOnlyDictionary<string, object> Metadata => metadata;
 
@@ -219,6 +222,8 @@ public sealed class GgufFile : IDisposable
 
             next = checked(offset + length + (Alignment - (offset + length) % Alignment) % Alignment);
         }
+
+        EndsPadded = file.Length >= DataStart + next;
     }
 
     (string Name, StorageType Type, long[] Shape, long Offset) TensorInfo()
