@@ -210,9 +210,9 @@ public sealed class Taps : IDisposable
 /// <summary>Where the positions of the unpadded sequences lie among the columns of a pass.</summary>
 interface IPositions
 {
-    /// <summary>Column of a position in a row, or null when it is not among this pass's columns.</summary>
+    /// <summary>Column of a position in a row along an axis of the given width, or null when it is not among this pass's columns.</summary>
     /// <exception cref="BadInputException">The row has no such position.</exception>
-    int? Column(int row, int position);
+    int? Column(int row, int position, long width);
 }
 
 /// <summary>A selector made concrete for one value: index tensors, and the way there and back.</summary>
@@ -248,7 +248,7 @@ sealed class Selection
         {
             columns.Add(selector.Positions is null
                 ? [.. Enumerable.Range(0, (int)positions).Select(p => (long)p)]
-                : [.. selector.Positions.Select(p => pass is null ? p : pass.Column(row, p)).Where(c => c is not null).Select(c => (long)c!.Value)]);
+                : [.. selector.Positions.Select(p => pass is null ? p : pass.Column(row, p, positions)).Where(c => c is not null).Select(c => (long)c!.Value)]);
         }
 
         int width = columns.Count == 0 ? 0 : columns.Max(c => c.Length);

@@ -33,13 +33,22 @@ static class CaseEdits
                 "zero" => taps.Set(tap, 0, selector),
                 "constant" => taps.Set(tap, edit["constant"]!.GetValue<double>(), selector),
                 "scale" => taps.Scale(tap, edit["constant"]!.GetValue<double>(), selector),
-                "replace" => taps.Replace(tap, input(value), selector),
-                "add" => taps.Add(tap, input(value), selector),
+                "replace" => Given((part, given) => given, input(value)),
+                "add" => Given((part, given) => part + given, input(value)),
                 "uniform" => taps.Uniform(tap, selector),
                 var other => throw new BadInputException($"The edit operation '{other}' is not known; known are zero, constant, scale, replace, add, uniform."),
             };
             number++;
+
+            Taps Given(Func<Tensor, Tensor, Tensor> change, Tensor given) => taps.Edit(tap, part => change(part, Fit(given, part)), selector);
         }
+    }
+
+    // Values are [rows, positions, heads, …]; an attention pattern that is edited as a whole is [rows, heads, positions, keys].
+    static Tensor Fit(Tensor value, Tensor part)
+    {
+        Tensor typed = value.to_type(part.dtype);
+        return typed.dim() == 4 && !typed.shape.SequenceEqual(part.shape) && typed.transpose(1, 2).shape.SequenceEqual(part.shape) ? typed.transpose(1, 2) : typed;
     }
 
     static int[]? Indices(JsonNode? node) => node is JsonArray array ? [.. array.Select(item => item!.GetValue<int>())] : null;

@@ -94,15 +94,20 @@ public sealed partial class Decoder
         }
 
         finalNorm = NormOf(loader, prefix + names.FinalNorm, c.Width)!;
-        if (has(ScoreName))
+        string headName = $"{names.Head}.weight";
+        if (c.Head == HeadKind.LanguageModel && has(ScoreName) && !has(headName))
         {
-            // A reward model or classifier: scores of the last state in place of a vocabulary's logits.
-            head = new Linear(loader.Whole(ScoreName, TensorUse.Matrix, Source!.Entry(ScoreName).Shape[0], c.Width), null);
+            // A reward model or classifier whose configuration does not say so.
+            Config = c = c with { Head = HeadKind.SequenceClassification };
+        }
+
+        if (c.Head != HeadKind.LanguageModel)
+        {
+            head = Classifier(loader, has);
             loader.RequireAll(c.ModelType);
             return;
         }
 
-        string headName = $"{names.Head}.weight";
         bool own = !c.TiedHead || has(headName) && Differs(source, headName);
         Tensor weight = own ? loader.Whole(headName, TensorUse.Matrix, c.Vocabulary, c.Width) : embedding;
         head = new Linear(weight, c.HeadBias ? loader.Whole($"{names.Head}.bias", TensorUse.Bias, c.Vocabulary) : null);

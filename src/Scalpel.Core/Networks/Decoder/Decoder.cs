@@ -43,7 +43,7 @@ public sealed partial class Decoder : Network
     /// <param name="cache">Tokens read before; the pass adds its own.</param>
     /// <param name="taps">Activations to read or replace.</param>
     /// <param name="logits">For which columns the head is computed.</param>
-    /// <returns>Logits [B, T or chosen columns, V] in the network's type.</returns>
+    /// <returns>Logits [B, T or chosen columns, V] in the network's type; labels stand for V where a classifier takes the head's place.</returns>
     /// <exception cref="BadInputException">An id is outside of the vocabulary, there are more tokens than learned positions, or a tap does not exist.</exception>
     public Tensor Forward(Tensor ids, Tensor? mask = null, Tensor? positions = null, KeyValueCache? cache = null, Taps? taps = null, LogitsAt logits = default)
     {
@@ -127,7 +127,7 @@ public sealed partial class Decoder : Network
     {
         using var scope = NewDisposeScope();
         Tensor x = hidden;
-        bool tapped = pass.Taps is not null && pass.Taps.Names.Any(name => name.StartsWith("final_norm", StringComparison.Ordinal) || name == "logits");
+        bool tapped = pass.Taps is not null && TapsTheEnd(pass.Taps);
         if (!tapped)
         {
             x = Choose(x, at);
@@ -183,8 +183,20 @@ public sealed partial class Decoder : Network
         return pass.At(l, "output", result).MoveToOuterDisposeScope();
     }
 
-    Tensor Normalise(Norm norm, Tensor x, Pass pass, string scale) =>
-        pass.Taps is not null && pass.Taps.Wants(scale) ? norm.Apply(x, pass.At(scale, norm.Scale(x))) : norm.Apply(x);
+    Tensor Normalise(Norm norm, Tensor x, Pass pass, string scale)
+    {
+        if (pass.Taps is null || !pass.Taps.Wants(scale))
+        {
+            return norm.Apply(x);
+        }
+
+        Tensor before = norm.Scale(x), after = pass.At(scale, before);
+        return Unchanged(before, after) ? norm.Apply(x) : norm.Apply(x, after);
+    }
+
+    // Reading a tap must not change a bit: the fused arithmetic stays in use unless an edit changed a value or gradients
+    // are to flow through the tap.
+    static bool Unchanged(Tensor before, Tensor after) => !after.requires_grad && (ReferenceEquals(before, after) || before.Equals(after));
 
     Tensor Attention(int l, DecoderLayer layer, Tensor x, Pass pass)
     {
@@ -198,10 +210,11 @@ public sealed partial class Decoder : Network
 
         (keys, values) = (Ungrouped(l, "attention.key_ungrouped", keys, pass), Ungrouped(l, "attention.value_ungrouped", values, pass));
         Tensor queries = query.transpose(1, 2);                                                            // [B, H, T, e]
-        bool explicitly = Config.ScoreCap is not null || pass.Wants(l, "attention.score") || pass.Wants(l, "attention.pattern");
-        Tensor mixed = explicitly ? Explicit(l, queries, keys, values, pass) : Fused(l, queries, keys, values, pass);
+        bool tapped = pass.Wants(l, "attention.score") || pass.Wants(l, "attention.pattern");
+        Tensor? pattern = NeedsPattern(pass) || tapped ? Pattern(l, queries, keys, pass) : null;
+        Tensor mixed = pattern is not null ? pattern.matmul(values) : Fused(l, queries, keys, values, pass);
         Tensor heads = pass.At(l, "attention.head_value", mixed.transpose(1, 2), headAxis: 2);             // [B, T, H, e]
-        Tensor output = pass.Wants(l, "attention.head_output") ? HeadSum(l, layer, heads, pass) : layer.Output.Apply(heads.flatten(2));
+        Tensor output = (pass.Wants(l, "attention.head_output") ? HeadSum(l, layer, heads, pass) : null) ?? layer.Output.Apply(heads.flatten(2));
         if (layer.AfterAttentionNorm is not null)
         {
             output = layer.AfterAttentionNorm.Apply(output);
@@ -214,11 +227,6 @@ public sealed partial class Decoder : Network
     {
         int h = Config.Heads, k = Config.KeyValueHeads, e = Config.HeadSize;
         Tensor all = layer.QueryKeyValue.Apply(x), query, key, value;
-        if (Config.ClipQueryKeyValue is { } bound)
-        {
-            all = all.clamp(-bound, bound);
-        }
-
         if (names.Layout == QueryKeyValueLayout.FusedPerHead)
         {
             Tensor three = all.Split(h, 3, e);                                                   // [B, T, H, 3, e]
@@ -226,22 +234,24 @@ public sealed partial class Decoder : Network
         }
         else
         {
-            Tensor q = all.Part(0, h * e), kk = all.Part(h * e, k * e);
-            if (Config.QueryKeyNorm == QueryKeyNorm.AllHeads)
-            {
-                (q, kk) = (layer.QueryNorm!.Apply(q), layer.KeyNorm!.Apply(kk));
-            }
-
-            (query, key, value) = (q.Split(h, e), kk.Split(k, e), all.Part((h + k) * e, k * e).Split(k, e));
+            (query, key, value) = (all.Part(0, h * e).Split(h, e), all.Part(h * e, k * e).Split(k, e), all.Part((h + k) * e, k * e).Split(k, e));
         }
 
-        if (Config.QueryKeyNorm == QueryKeyNorm.PerHead)
+        query = pass.At(l, "attention.query_raw", query, headAxis: 2);
+        key = pass.At(l, "attention.key_raw", key, headAxis: 2);
+        if (Config.ClipQueryKeyValue is { } bound)
         {
-            (query, key) = (layer.QueryNorm!.Apply(query), layer.KeyNorm!.Apply(key));
+            (query, key, value) = (query.clamp(-bound, bound), key.clamp(-bound, bound), value.clamp(-bound, bound));
         }
 
-        query = pass.At(l, "attention.query", pass.Turn(l, pass.At(l, "attention.query_raw", query, headAxis: 2)), headAxis: 2);
-        key = pass.At(l, "attention.key", pass.Turn(l, pass.At(l, "attention.key_raw", key, headAxis: 2)), headAxis: 2);
+        (query, key) = Config.QueryKeyNorm switch
+        {
+            QueryKeyNorm.PerHead => (layer.QueryNorm!.Apply(query), layer.KeyNorm!.Apply(key)),
+            QueryKeyNorm.AllHeads => (layer.QueryNorm!.Apply(query.flatten(2)).Split(h, e), layer.KeyNorm!.Apply(key.flatten(2)).Split(k, e)),
+            _ => (query, key),
+        };
+        query = pass.At(l, "attention.query", pass.Turn(l, query), headAxis: 2);
+        key = pass.At(l, "attention.key", pass.Turn(l, key), headAxis: 2);
         return (query, key, pass.At(l, "attention.value", value, headAxis: 2));
     }
 
@@ -265,7 +275,11 @@ public sealed partial class Decoder : Network
             : nn.functional.scaled_dot_product_attention(q, key, value, attn_mask: pass.Mask(l).Additive);
     }
 
-    Tensor Explicit(int l, Tensor query, Tensor key, Tensor value, Pass pass)
+    // The fused product knows no soft cap, and its backward pass is wrong for rows that may attend to nothing.
+    bool NeedsPattern(Pass pass) => Config.ScoreCap is not null || pass.BeginsWithPadding && is_grad_enabled();
+
+    // The pattern [B, H, T, S] with its taps; null when the fused product gives the same, as no edit changed anything.
+    Tensor? Pattern(int l, Tensor query, Tensor key, Pass pass)
     {
         Tensor scores = query.matmul(key.transpose(-1, -2)) * Scale(l);                                   // [B, H, T, S]
         if (Config.ScoreCap is { } cap)
@@ -273,26 +287,32 @@ public sealed partial class Decoder : Network
             scores = (scores / cap).tanh() * cap;
         }
 
-        (Tensor allowed, _) = pass.Mask(l);
-        scores = pass.At(l, "attention.score", scores.masked_fill(allowed.logical_not(), Pass.Minimum(DType)), headAxis: 1);
-        Tensor wide = DType == ScalarType.Float64 ? scores : scores.to_type(ScalarType.Float32);
-        Tensor pattern = pass.At(l, "attention.pattern", wide.softmax(-1).to_type(DType), headAxis: 1, allowed);
-        return pattern.matmul(value);
+        (Tensor allowed, Tensor additive) = pass.Mask(l);
+        Tensor score = scores + additive, editedScore = pass.At(l, "attention.score", score, headAxis: 1);
+        Tensor wide = DType == ScalarType.Float64 ? editedScore : editedScore.to_type(ScalarType.Float32);
+        Tensor pattern = wide.softmax(-1).to_type(DType), edited = pass.At(l, "attention.pattern", pattern, headAxis: 1, allowed);
+        return !NeedsPattern(pass) && Unchanged(score, editedScore) && Unchanged(pattern, edited) ? null : edited;
     }
 
-    // What each head adds for itself, [B, T, H, d], without the bias.
-    Tensor HeadSum(int l, DecoderLayer layer, Tensor heads, Pass pass)
+    // The sum of what each head adds for itself, [B, T, H, d] before it; null when no edit changed anything.
+    Tensor? HeadSum(int l, DecoderLayer layer, Tensor heads, Pass pass)
     {
         Tensor matrix = layer.Output.Transposed ? layer.Output.Weight : layer.Output.Weight.t();          // [H·e, d]
         Tensor parts = einsum("bthe,hed->bthd", heads, matrix.unflatten(0, [Config.Heads, Config.HeadSize]));
-        Tensor sum = pass.At(l, "attention.head_output", parts, headAxis: 2).sum(2);
+        Tensor edited = pass.At(l, "attention.head_output", parts, headAxis: 2);
+        if (Unchanged(parts, edited))
+        {
+            return null;
+        }
+
+        Tensor sum = edited.sum(2);
         return layer.Output.Bias is null ? sum : sum + layer.Output.Bias;
     }
 
     Tensor MlpOutput(int l, DecoderLayer layer, Tensor x, Pass pass)
     {
         using var scope = NewDisposeScope();
-        Tensor output = layer.Router is null ? Feed(l, layer.Mlps[0], x, pass, "mlp.") : Mixture(l, layer, x, pass);
+        Tensor output = layer.Router is null ? Feed(layer.Mlps[0], x, (leaf, value) => pass.At(l, "mlp." + leaf, value)) : Mixture(l, layer, x, pass);
         if (layer.AfterMlpNorm is not null)
         {
             output = layer.AfterMlpNorm.Apply(output);
@@ -301,27 +321,28 @@ public sealed partial class Decoder : Network
         return pass.At(l, "mlp.output", output).MoveToOuterDisposeScope();
     }
 
-    Tensor Feed(int l, Mlp mlp, Tensor x, Pass pass, string tap)
+    Tensor Feed(Mlp mlp, Tensor x, Func<string, Tensor, Tensor> at)
     {
         Tensor up = mlp.Up.Apply(x), activation;
         if (Config.Gated)
         {
-            Tensor gate = pass.At(l, $"{tap}gate", up.Part(0, Config.Inner));
-            up = pass.At(l, $"{tap}up", up.Part(Config.Inner, Config.Inner));
+            Tensor gate = at("gate", up.Part(0, Config.Inner));
+            up = at("up", up.Part(Config.Inner, Config.Inner));
             activation = Config.Activation.Apply(gate) * up;
         }
         else
         {
-            activation = Config.Activation.Apply(pass.At(l, $"{tap}up", up));
+            activation = Config.Activation.Apply(at("up", up));
         }
 
-        return mlp.Down.Apply(pass.At(l, $"{tap}activation", activation));
+        return mlp.Down.Apply(at("activation", activation));
     }
 
     // Tokens are gathered per expert; each token's outputs are added with the router's weights, renormalised over its experts.
     Tensor Mixture(int l, DecoderLayer layer, Tensor x, Pass pass)
     {
         Tensor scores = pass.At(l, "moe.router_logits", layer.Router!.Apply(x));                          // [B, T, E]
+        pass.KeepRouterLogits(scores);
         Tensor probability = scores.to_type(ScalarType.Float32).softmax(-1);
         (Tensor best, Tensor which) = probability.topk(Config.ExpertsPerToken, -1);
         Tensor weight = zeros_like(probability).scatter(-1, which, best / best.sum(-1, keepdim: true));
@@ -330,14 +351,27 @@ public sealed partial class Decoder : Network
         for (int j = 0; j < Config.Experts; j++)
         {
             Tensor column = perToken.select(1, j), rows = column.detach().nonzero().squeeze(-1);
-            if (rows.numel() > 0)
+            string tap = $"moe.experts.{j}.";
+            if (rows.numel() > 0 || pass.Taps?.Names.Any(name => name.StartsWith($"layers.{l}.{tap}", StringComparison.Ordinal)) == true)
             {
-                Tensor result = Feed(l, layer.Mlps[j], flat.index_select(0, rows), pass, $"moe.experts.{j}.");
+                Tensor result = Feed(layer.Mlps[j], flat.index_select(0, rows), (leaf, value) => AtExpert(l, tap + leaf, value, rows, pass));
                 output = output.index_add(0, rows, result * column.index_select(0, rows).unsqueeze(-1), 1);
             }
         }
 
         return output.view_as(x);
+    }
+
+    // Taps of an expert are [B, T, f], 0 at tokens that do not go to it; edits there have no effect.
+    static Tensor AtExpert(int l, string leaf, Tensor value, Tensor rows, Pass pass)
+    {
+        if (!pass.Wants(l, leaf))
+        {
+            return value;
+        }
+
+        Tensor spread = zeros([pass.Batch * pass.Count, value.shape[^1]], dtype: value.dtype).index_copy(0, rows, value).unflatten(0, [pass.Batch, pass.Count]);
+        return pass.At(l, leaf, spread).flatten(0, 1).index_select(0, rows);
     }
 
     /// <summary>The taps of this network; <c>{l}</c> stands for a layer, <c>{j}</c> for an expert.</summary>

@@ -139,6 +139,12 @@ public sealed record DecoderConfig
     /// <summary>The padding token of the configuration.</summary>
     public int? PadId { get; init; }
 
+    /// <summary>What stands on top: the language model's head, or a classifier, by the first of <c>architectures</c>.</summary>
+    public HeadKind Head { get; init; }
+
+    /// <summary>Labels of a classifier: entries of <c>id2label</c>, else <c>num_labels</c>; null when the configuration does not say.</summary>
+    public int? Labels { get; init; }
+
     /// <summary>The configuration as it was read; unknown keys are kept and written back.</summary>
     public JsonObject Json { get; init; } = [];
 
@@ -232,6 +238,8 @@ public sealed record DecoderConfig
             BalanceLossWeight = family == "mixtral" ? keys.Number("router_aux_loss_coef") ?? 0.001 : 0,
             EndIds = keys.Ids("eos_token_id"),
             PadId = keys.Integer("pad_token_id"),
+            Head = HeadOf(keys),
+            Labels = keys.Object("id2label")?.Count ?? keys.Integer("num_labels"),
             Json = (JsonObject)json.DeepClone(),
         };
     }
@@ -253,6 +261,11 @@ public sealed record DecoderConfig
         };
         return Activations.Parse(name, where);
     }
+
+    static HeadKind HeadOf(ConfigKeys keys) => keys.Texts("architectures") is not [var name, ..] ? HeadKind.LanguageModel
+        : name.EndsWith("ForSequenceClassification", StringComparison.Ordinal) ? HeadKind.SequenceClassification
+        : name.EndsWith("ForTokenClassification", StringComparison.Ordinal) ? HeadKind.TokenClassification
+        : HeadKind.LanguageModel;
 
     static BlockKind BlockOf(ConfigKeys keys, string family) => family switch
     {
@@ -296,6 +309,19 @@ public sealed record DecoderConfig
 
         return result;
     }
+}
+
+/// <summary>What stands on top of a decoder.</summary>
+public enum HeadKind
+{
+    /// <summary>Logits of the next token.</summary>
+    LanguageModel,
+
+    /// <summary>Logits of a text, from the state of its last token; with one label a scalar score, as reward models have.</summary>
+    SequenceClassification,
+
+    /// <summary>Logits of each token's labels.</summary>
+    TokenClassification,
 }
 
 /// <summary>Over what query and key are normalised before rotary.</summary>

@@ -54,6 +54,19 @@ public sealed class Pass : IPositions, IDisposable
 
     internal bool Padded => joinedMask is not null;
 
+    /// <summary>Whether a row of the batch begins with padding.</summary>
+    internal bool BeginsWithPadding => beginsWithPadding ??= joinedMask is not null && !AllFirst(joinedMask);
+
+    bool? beginsWithPadding;
+
+    /// <summary>Set to collect the router logits of a mixture's layers, which the pass then owns.</summary>
+    internal List<Tensor>? RouterLogits { get; set; }
+
+    internal void KeepRouterLogits(Tensor logits) => RouterLogits?.Add(logits.alias().DetachFromDisposeScope());
+
+    /// <summary>Which columns of this pass are tokens, bool [B, T]; null when all are.</summary>
+    internal Tensor? MaskOfPass => joinedMask?.narrow(1, Past, Count).ne(0);
+
     /// <summary>Ends the pass: the cache counts its tokens, and every tap must have been reached.</summary>
     public void End()
     {
@@ -65,6 +78,7 @@ public sealed class Pass : IPositions, IDisposable
     public void Dispose()
     {
         Positions.Dispose();
+        RouterLogits?.ForEach(logits => logits.Dispose());
         joinedMask?.Dispose();
         foreach ((Tensor Cos, Tensor Sin)? pair in angles)
         {
@@ -136,7 +150,13 @@ public sealed class Pass : IPositions, IDisposable
         _ => float.MinValue,
     };
 
-    int? IPositions.Column(int row, int position)
+    static bool AllFirst(Tensor mask)
+    {
+        using var scope = NewDisposeScope();
+        return mask.select(1, 0).ne(0).all().item<bool>();
+    }
+
+    int? IPositions.Column(int row, int position, long width)
     {
         validColumns ??= ValidColumns();
         long[] columns = validColumns[validColumns.Length == 1 ? 0 : row];
@@ -146,7 +166,8 @@ public sealed class Pass : IPositions, IDisposable
             throw new BadInputException($"Row {row} has {columns.Length} tokens; there is no position {position}.");
         }
 
-        long column = columns[index] - Past;
+        // An axis over the queries begins after the cached tokens, one over the keys with them.
+        long column = columns[index] - (Past + Count - width);
         return column < 0 ? null : (int)column;
     }
 

@@ -213,11 +213,11 @@ sealed class EncoderPass(Taps? taps, Tensor? mask) : IPositions
 
     public bool Wants(int layer, string leaf) => taps is not null && taps.Wants($"layers.{layer}.{leaf}");
 
-    int? IPositions.Column(int row, int position)
+    int? IPositions.Column(int row, int position, long width)
     {
         if (mask is null)
         {
-            return position;
+            return position < 0 ? (int)width + position : position;
         }
 
         columns ??= [.. Enumerable.Range(0, (int)mask.shape[0]).Select(Valid)];
