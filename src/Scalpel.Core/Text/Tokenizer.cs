@@ -204,7 +204,7 @@ public sealed class Tokenizer
         {
             if (!piece.IsText)
             {
-                tokens.Add(new EncodedToken(piece.Token, piece.Origin, piece.End));
+                tokens.Add(new EncodedToken(piece.Token, piece.Origin, piece.End, piece.From, piece.To));
                 continue;
             }
 

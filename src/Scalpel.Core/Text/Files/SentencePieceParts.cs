@@ -77,12 +77,12 @@ sealed record SentencePieceParts
             {
                 PieceType.Normal => Scores[id],
                 // User-defined pieces always win: so SentencePiece scores them.
-                PieceType.UserDefined => CodePoints.Of(Texts[id]).Length * highest - 0.1,
+                PieceType.UserDefined => CodePoints.Of(Texts[id]).Length * highest - 0.1f,
                 _ => double.NaN,
             };
         }
 
-        return new UnigramModel(vocabulary, scores, unknown, ByteFallback, lowest);
+        return new UnigramModel(vocabulary, scores, unknown, ByteFallback, lowest, singlePrecision: true);
     }
 
     /// <summary>Spaces from ▁, the one in front taken off; control tokens vanish, the unknown one shows its surface.</summary>

@@ -1,6 +1,5 @@
 using System.Text.Json;
 using Scalpel.Text.Models;
-using Scalpel.Text.Patterns;
 using Scalpel.Text.Pipeline;
 
 namespace Scalpel.Text.Files;
@@ -143,7 +142,7 @@ static class TokenizerJson
         }
 
         int unknown = json["unk_id"].Whole(0, Math.Max(0, count - 1), -1);
-        return new UnigramModel(new Vocabulary(texts), scores, unknown, json["byte_fallback"].Flag(false), lowest);
+        return new UnigramModel(new Vocabulary(texts), scores, unknown, json["byte_fallback"].Flag(false), lowest, singlePrecision: false);
     }
 
     public static Vocabulary Vocabulary(Json json)

@@ -132,7 +132,24 @@ static class VocabularyFiles
     /// <summary>Bytes back to text, the mark of a word's end to a space, the last one dropped.</summary>
     sealed class ClipDecoder : TokenDecoderStep
     {
-        public override List<string> Apply(List<string> tokens) =>
-            [string.Concat(new ByteLevelDecoder().Apply(tokens)).Replace("</w>", " ", StringComparison.Ordinal).Trim()];
+        public override List<string> Apply(List<string> tokens)
+        {
+            string text = string.Concat(new ByteLevelDecoder().Apply(tokens)).Replace("</w>", " ", StringComparison.Ordinal);
+            int from = 0, to = text.Length;
+            while (from < to && IsSpace(text[from]))
+            {
+                from++;
+            }
+
+            while (to > from && IsSpace(text[to - 1]))
+            {
+                to--;
+            }
+
+            return [text[from..to]];
+        }
+
+        // Python's white space, which has four separators more than Unicode's.
+        static bool IsSpace(char unit) => char.IsWhiteSpace(unit) || unit is >= '\x1C' and <= '\x1F';
     }
 }

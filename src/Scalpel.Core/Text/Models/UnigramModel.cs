@@ -14,7 +14,7 @@ sealed class UnigramModel : TokenModel
     readonly double[] scores;
     readonly int unknown;
     readonly double unknownScore;
-    readonly bool fuseUnknown;
+    readonly bool singlePrecision;
     readonly int[]? bytes;
     readonly PieceTrie trie = new();
 
@@ -24,13 +24,13 @@ sealed class UnigramModel : TokenModel
     /// <param name="unknown">Id of the unknown token, or -1.</param>
     /// <param name="byteFallback">Whether unknown characters become the tokens of their bytes.</param>
     /// <param name="lowest">The lowest score among those that count for unknown characters.</param>
-    /// <param name="fuseUnknown">Whether adjacent unknown characters become one token.</param>
-    public UnigramModel(Vocabulary vocabulary, double[] scores, int unknown, bool byteFallback, double lowest, bool fuseUnknown = true) : base(vocabulary)
+    /// <param name="singlePrecision">Whether sums are rounded to float32, as SentencePiece's are: it decides between equals.</param>
+    public UnigramModel(Vocabulary vocabulary, double[] scores, int unknown, bool byteFallback, double lowest, bool singlePrecision) : base(vocabulary)
     {
         this.scores = scores;
         this.unknown = unknown;
-        this.fuseUnknown = fuseUnknown;
-        unknownScore = lowest - UnknownPenalty;
+        this.singlePrecision = singlePrecision;
+        unknownScore = Rounded(lowest - UnknownPenalty);
         bytes = byteFallback ? vocabulary.ByteTokens() : null;
         foreach ((string text, int id) in vocabulary.All)
         {
@@ -72,7 +72,7 @@ sealed class UnigramModel : TokenModel
         for (int to = n; to > 0;)
         {
             int from = begins[to], id = ids[to];
-            if (id == unknown && fuseUnknown)
+            if (id == unknown)
             {
                 while (from > 0 && ids[from] == unknown)
                 {
@@ -88,6 +88,7 @@ sealed class UnigramModel : TokenModel
 
         void Offer(int from, int to, int id, double score)
         {
+            score = Rounded(score);
             if (begins[to] < 0 || score > best[to])
             {
                 best[to] = score;
@@ -96,6 +97,8 @@ sealed class UnigramModel : TokenModel
             }
         }
     }
+
+    double Rounded(double score) => singlePrecision ? (float)score : score;
 
     void AddBackwards(ReadOnlySpan<int> piece, int from, int to, int id, List<ModelToken> tokens)
     {

@@ -61,8 +61,8 @@ sealed class AlignedText
 }
 
 /// <summary>A stretch of an <see cref="AlignedText"/>, or an added token that was found in it.</summary>
-/// <param name="From">First code point.</param>
-/// <param name="To">Code point after the last.</param>
+/// <param name="From">First code point; for a token, the white space that it took on its left.</param>
+/// <param name="To">Code point after the last; for a token, the white space that it took on its right.</param>
 /// <param name="Origin">Where the stretch begins in the original.</param>
 /// <param name="Token">The id of an added token, or -1 for text.</param>
 /// <param name="End">For a token, where it ends in the original.</param>

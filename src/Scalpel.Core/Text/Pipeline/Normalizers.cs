@@ -173,7 +173,7 @@ static class CharacterRules
         new Map(code => code is 9 or 0xA or 0xC or 0xD or 0x1680 or >= 0x200B and <= 0x200F or 0x2028 or 0x2029 or 0x2581 or 0xFEFF or 0xFFFD ? ' ' : code),
     ]);
 
-    static bool IsOther(int code) => CodePoints.Category(code) is UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.Surrogate or UnicodeCategory.PrivateUse or UnicodeCategory.OtherNotAssigned;
+    static bool IsOther(int code) => CodePoints.Category(code) is UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.Surrogate or UnicodeCategory.PrivateUse;
 
     sealed class SpacedChinese : Normalizer
     {

@@ -74,24 +74,24 @@ sealed record PostProcessor
     {
         for (int i = 0; i < tokens.Count; i++)
         {
-            (int id, int from, int to) = tokens[i];
+            (int id, int from, int to, int leading, int trailing) = tokens[i];
             string text = textOf(id);
-            int leading = 0, trailing = 0;
-            while (leading < text.Length && IsSpace(text[leading]))
+            for (int j = 0; j < text.Length && IsSpace(text[j]); j++)
             {
                 leading++;
             }
 
-            while (trailing < text.Length && IsSpace(text[text.Length - 1 - trailing]))
+            for (int j = text.Length - 1; j >= 0 && IsSpace(text[j]); j--)
             {
                 trailing++;
             }
 
             if (leading > 0)
             {
-                if (keepPrefix && (i == 0 || from == 0))
+                // One space at the start may be the one put in front; more of them were in the text.
+                if (keepPrefix && leading == 1 && (i == 0 || from == 0))
                 {
-                    leading--;
+                    leading = 0;
                 }
 
                 from = Math.Min(from + leading, to);
@@ -109,5 +109,5 @@ sealed record PostProcessor
     }
 }
 
-/// <summary>A token of a text: its id and the code points [from, to) of the original.</summary>
-readonly record struct EncodedToken(int Id, int From, int To);
+/// <summary>A token of a text: its id, the code points [from, to) of the original, and for an added token the white space that it took on either side.</summary>
+readonly record struct EncodedToken(int Id, int From, int To, int Left = 0, int Right = 0);

@@ -70,7 +70,7 @@ sealed class TokenFinder
             }
 
             (AddedToken token, int to) = found;
-            int from = at;
+            int from = at, start = at, end = to;
             at = to;
             if ((token.Special && !parseSpecial)
                 || (token.SingleWord && ((from > 0 && CodePoints.IsWord(codes[from - 1])) || (to < codes.Length && CodePoints.IsWord(codes[to])))))
@@ -95,7 +95,8 @@ sealed class TokenFinder
             }
 
             Add(done, from);
-            list.Add(new Piece(piece.From + from, piece.From + to, text.Start(piece.From + from), token.Id, text.End(piece.From + to - 1)));
+            int left = start - from, right = to - end;
+            list.Add(new Piece(left, right, text.Start(piece.From + from), token.Id, text.End(piece.From + to - 1)));
             done = to;
             at = Math.Max(at, to);
         }
