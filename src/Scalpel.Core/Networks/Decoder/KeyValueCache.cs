@@ -30,7 +30,8 @@ public sealed class KeyValueCache : IDisposable
 
     /// <summary>
     /// When set, passes see what is cached and their own tokens but leave nothing behind, gradients flow through their own
-    /// tokens, and a cached batch of one serves every row: the way to run many variants of a text after one prefix.
+    /// tokens, and a cached batch serves any multiple of its rows, one repetition after the other: the way to run many variants
+    /// of texts after their prefixes.
     /// </summary>
     public bool Frozen { get; set; }
 
@@ -67,6 +68,22 @@ public sealed class KeyValueCache : IDisposable
         }
 
         Replace(ref mask, mask?.index_select(0, index));
+    }
+
+    /// <summary>The first tokens of this cache, frozen, over the same memory: valid while this cache is and stays as it is.</summary>
+    public KeyValueCache View(int length)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Length);
+        var view = new KeyValueCache(keys.Length, Capacity) { Length = length, Frozen = true };
+        for (int l = 0; l < keys.Length; l++)
+        {
+            view.keys[l] = keys[l]?.alias().DetachFromDisposeScope();
+            view.values[l] = values[l]?.alias().DetachFromDisposeScope();
+        }
+
+        view.mask = mask?.narrow(1, 0, length).DetachFromDisposeScope();
+        return view;
     }
 
     /// <summary>A copy that goes its own way.</summary>
@@ -159,7 +176,9 @@ public sealed class KeyValueCache : IDisposable
 
     Tensor Filled(Tensor? memory) => (memory ?? throw new InvalidOperationException("The cache is empty.")).narrow(2, 0, Length);
 
-    static Tensor Spread(Tensor cached, Tensor like) => cached.shape[0] == like.shape[0] ? cached : cached.expand(like.shape[0], -1, -1, -1);
+    static Tensor Spread(Tensor cached, Tensor like) => cached.shape[0] == like.shape[0] ? cached
+        : cached.shape[0] == 1 ? cached.expand(like.shape[0], -1, -1, -1)
+        : cached.unsqueeze(0).expand(like.shape[0] / cached.shape[0], -1, -1, -1, -1).flatten(0, 1);
 
     static void Replace(ref Tensor? slot, Tensor? with)
     {
