@@ -166,8 +166,7 @@ public sealed class Taps : IDisposable
             }
             else if (request.Selector.IsAll)
             {
-                Tensor edited = request.Edit(value, allowed);
-                value = edited.expand(value.shape).to_type(value.dtype).MoveToOuterDisposeScope();
+                value = Settled(value, request.Edit(value, allowed).expand(value.shape).to_type(value.dtype));
             }
             else
             {
@@ -179,12 +178,16 @@ public sealed class Taps : IDisposable
 
                 Tensor part = selection.Take(value);
                 Tensor? partAllowed = allowed is null ? null : selection.Take(allowed.expand(value.shape));
-                value = selection.Put(value, request.Edit(part, partAllowed).expand(part.shape).to_type(value.dtype)).MoveToOuterDisposeScope();
+                value = Settled(value, selection.Put(value, request.Edit(part, partAllowed).expand(part.shape).to_type(value.dtype)));
             }
         }
 
         return value;
     }
+
+    // An edit that changed nothing gives way to the value that was there: equal numbers in another layout may be rounded
+    // differently further on, and what was not edited must stay as it is to the bit.
+    static Tensor Settled(Tensor value, Tensor edited) => !edited.requires_grad && edited.Equals(value) ? value : edited.MoveToOuterDisposeScope();
 
     internal void End()
     {

@@ -343,7 +343,7 @@ public sealed partial class Decoder : Network
     {
         Tensor scores = pass.At(l, "moe.router_logits", layer.Router!.Apply(x));                          // [B, T, E]
         pass.KeepRouterLogits(scores);
-        Tensor probability = scores.to_type(ScalarType.Float32).softmax(-1);
+        Tensor probability = (DType == ScalarType.Float64 ? scores : scores.to_type(ScalarType.Float32)).softmax(-1);
         (Tensor best, Tensor which) = probability.topk(Config.ExpertsPerToken, -1);
         Tensor weight = zeros_like(probability).scatter(-1, which, best / best.sum(-1, keepdim: true));
         weight = pass.At(l, "moe.router_weights", weight.to_type(x.dtype));
@@ -371,7 +371,8 @@ public sealed partial class Decoder : Network
         }
 
         Tensor spread = zeros([pass.Batch * pass.Count, value.shape[^1]], dtype: value.dtype).index_copy(0, rows, value).unflatten(0, [pass.Batch, pass.Count]);
-        return pass.At(l, leaf, spread).flatten(0, 1).index_select(0, rows);
+        Tensor edited = pass.At(l, leaf, spread);
+        return Unchanged(spread, edited) ? value : edited.flatten(0, 1).index_select(0, rows);
     }
 
     /// <summary>The taps of this network; <c>{l}</c> stands for a layer, <c>{j}</c> for an expert.</summary>

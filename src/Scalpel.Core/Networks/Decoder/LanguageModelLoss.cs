@@ -43,8 +43,16 @@ public sealed class LanguageModelLoss : IDisposable
 
     /// <summary>Mean over the tokens that count, a scalar.</summary>
     /// <exception cref="BadInputException">None counts.</exception>
-    public Tensor Mean() => Count > 0 ? Tokens.sum() / Count
-        : throw new BadInputException("The loss has no token to count: every label is ignored, or each text has one token only; give texts of at least two tokens.");
+    public Tensor Mean()
+    {
+        if (Count == 0)
+        {
+            throw new BadInputException("The loss has no token to count: every label is ignored, or each text has one token only; give texts of at least two tokens.");
+        }
+
+        using Tensor sum = Sum();
+        return sum / Count;
+    }
 
     /// <summary>Sum over each row's tokens, [B].</summary>
     public Tensor PerSequence() => Tokens.sum(1);
