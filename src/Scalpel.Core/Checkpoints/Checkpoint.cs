@@ -70,7 +70,7 @@ public abstract class Checkpoint : IDisposable
             throw new CheckpointException(path, CheckpointProblem.Missing, "does not exist; give a model folder, a .safetensors or .gguf file, or hf:owner/name.");
         }
 
-        if (File.Exists(Path.Combine(path, SafeTensorsCheckpoint.IndexName)) || Directory.EnumerateFiles(path, "*.safetensors").Any())
+        if (File.Exists(Path.Combine(path, SafeTensorsCheckpoint.IndexName)) || SafeTensorsCheckpoint.WeightsIn(path).Any())
         {
             return SafeTensorsCheckpoint.OpenFolder(path);
         }

@@ -55,6 +55,10 @@ sealed class SafeTensorsCheckpoint : Checkpoint
         }
     }
 
+    /// <summary>The safetensors files of a folder; a patch beside a model is no part of it.</summary>
+    internal static IEnumerable<string> WeightsIn(string folder) =>
+        Directory.EnumerateFiles(folder, "*.safetensors").Where(file => !file.EndsWith(Patches.Patch.Suffix, StringComparison.Ordinal));
+
     void AddAll()
     {
         string index = Path.Combine(Folder, IndexName);
@@ -64,7 +68,7 @@ sealed class SafeTensorsCheckpoint : Checkpoint
             return;
         }
 
-        string[] found = [.. Directory.EnumerateFiles(Folder, "*.safetensors").Order(StringComparer.Ordinal)];
+        string[] found = [.. WeightsIn(Folder).Order(StringComparer.Ordinal)];
         string? main = found.Length == 1 ? found[0] : found.FirstOrDefault(file => Path.GetFileName(file) == "model.safetensors");
         Add(main ?? throw new CheckpointException(Location, CheckpointProblem.Index, $"holds {found.Length} safetensors files but neither model.safetensors nor {IndexName}; name one file."));
     }

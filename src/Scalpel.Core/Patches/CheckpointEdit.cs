@@ -4,6 +4,7 @@ using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Scalpel.Checkpoints;
+using Scalpel.Checkpoints.Gguf;
 
 namespace Scalpel.Patches;
 
@@ -101,7 +102,15 @@ sealed class CheckpointEdit(Checkpoint checkpoint, Patch patch, string folder, d
         List<KeyValuePair<string, Delta>> added = [.. AddedTo(file)];
         if (added.Count > 0 || touched.Any(pair => ChangesLayout(checkpoint.Entry(pair.Key), pair.Value)))
         {
-            WriteAnew(file, target, path, touched, added);
+            if (checkpoint is GgufCheckpoint gguf)
+            {
+                WriteGguf(gguf, target, path, touched, added);
+            }
+            else
+            {
+                WriteAnew(file, target, path, touched, added);
+            }
+
             return;
         }
 
@@ -123,8 +132,11 @@ sealed class CheckpointEdit(Checkpoint checkpoint, Patch patch, string folder, d
         store.Flush(stream);
     }
 
+    /// <summary>Blocks that an edit computes with come out as F32: the very numbers that a network in memory has.</summary>
+    static StorageType EditedType(TensorEntry entry, Delta delta) => entry.Type.IsQuantised() && delta is not Replace ? StorageType.F32 : delta.EditedType(entry.Type);
+
     static bool ChangesLayout(TensorEntry entry, Delta delta) =>
-        delta.EditedType(entry.Type) != entry.Type || delta.EditedShape(entry.Shape) is not { } shape || !shape.SequenceEqual(entry.Shape);
+        EditedType(entry, delta) != entry.Type || delta.EditedShape(entry.Shape) is not { } shape || !shape.SequenceEqual(entry.Shape);
 
     /// <summary>Writes the edited bytes of a tensor that keeps its type and shape and remembers how to undo it.</summary>
     void EditInto(Stream stream, TensorEntry entry, Delta delta)
@@ -175,11 +187,6 @@ sealed class CheckpointEdit(Checkpoint checkpoint, Patch patch, string folder, d
 
     void WriteAnew(string file, string target, string path, List<KeyValuePair<string, Delta>> touched, List<KeyValuePair<string, Delta>> added)
     {
-        if (!path.EndsWith(".safetensors", StringComparison.Ordinal))
-        {
-            throw new BadInputException($"The patch changes the type or shape of tensors, which {path} does not allow; apply it to a model in safetensors.");
-        }
-
         using SafeTensorsFile source = SafeTensorsFile.Open(file);
         byte[] header = PatchFiles.Start(file, source.HeaderLength);
         contents[path + UndoRecord.HeaderMark] = PatchTensor.Of(StorageType.U8, [header.LongLength], header);
@@ -227,6 +234,61 @@ sealed class CheckpointEdit(Checkpoint checkpoint, Patch patch, string folder, d
         using Stream stream = store.Create(target);
         SafeTensorsWriter.WriteTo(stream, tensors, source.Metadata);
         store.Flush(stream);
+    }
+
+    void WriteGguf(GgufCheckpoint gguf, string target, string path, List<KeyValuePair<string, Delta>> touched, List<KeyValuePair<string, Delta>> added)
+    {
+        if (added.Count > 0 || touched.Any(pair => pair.Value.EditedShape(gguf.Entry(pair.Key).Shape) is not { } shape || !shape.SequenceEqual(gguf.Entry(pair.Key).Shape)))
+        {
+            throw new BadInputException($"The patch adds, removes or resizes tensors, which is done in safetensors only; {path} is a GGUF file, so apply the patch before converting.");
+        }
+
+        byte[] header = [.. BitConverter.GetBytes(gguf.File.Length), .. gguf.File.Bytes(0, checked((int)gguf.File.DataStart))];
+        contents[path + UndoRecord.HeaderMark] = PatchTensor.Of(StorageType.U8, [header.LongLength], header);
+        var changes = touched.ToDictionary(pair => pair.Key, pair => pair.Value, StringComparer.Ordinal);
+        var replaced = new Dictionary<string, TensorToWrite?>(StringComparer.Ordinal);
+        foreach (string stored in touched.Select(pair => gguf.Entry(pair.Key).StoredName).Distinct(StringComparer.Ordinal))
+        {
+            // One stored tensor may stack those of all experts; then it has one type.
+            List<TensorEntry> parts = [.. gguf.Tensors.Values.Where(entry => entry.StoredName == stored).OrderBy(entry => entry.Offset)];
+            StorageType type = parts.Select(entry => changes.TryGetValue(entry.Name, out Delta? delta) ? EditedType(entry, delta) : entry.Type).FirstOrDefault(t => t != parts[0].Type, parts[0].Type);
+            replaced[stored] = new TensorToWrite(stored, type, gguf.File.Tensors[stored].Shape, stream =>
+            {
+                foreach (TensorEntry entry in parts)
+                {
+                    WritePart(gguf, stream, entry, changes.GetValueOrDefault(entry.Name), type);
+                }
+            });
+        }
+
+        using Stream stream = store.Create(target);
+        GgufWriter.Rewrite(gguf.File, stream, replaced);
+        store.Flush(stream);
+    }
+
+    void WritePart(GgufCheckpoint gguf, Stream stream, TensorEntry entry, Delta? delta, StorageType type)
+    {
+        if (type == entry.Type && delta is null)
+        {
+            Copy(stream, PatchFiles.BytesOf(gguf, entry), entry.Length);
+            return;
+        }
+
+        if (type == entry.Type)
+        {
+            EditInto(stream, entry, delta!);
+            return;
+        }
+
+        // A sum with nothing is the widened tensor.
+        delta ??= new Sparse(PatchTensor.Of(Array.Empty<long>()), PatchTensor.Of(Array.Empty<float>(), 0));
+        if (EditedType(entry, delta) != type)
+        {
+            throw new BadInputException($"The patch gives {entry.Name} another type than the tensors that {entry.StoredName} stacks it with; give all of them one type.");
+        }
+
+        string hash = Copy(stream, PatchFiles.Edited(gguf, entry, delta, scale), type.ByteLength(entry.Shape));
+        Remember(entry.Name, new Replace(PatchTensor.From(entry.Type, entry.Shape, (at, count) => gguf.Bytes(entry, at, count))), new BaseTensor(type, entry.Shape, hash), differs: true);
     }
 
     /// <summary>The new text of a file that the patch changes; null when it stays as it is.</summary>

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Scalpel.Checkpoints;
+using Scalpel.Checkpoints.Gguf;
 
 namespace Scalpel.Patches;
 
@@ -67,7 +68,15 @@ public static partial class PatchFiles
 
         if (patch.Undo.Contents.TryGetValue(path + UndoRecord.HeaderMark, out PatchTensor? header))
         {
-            WriteFromHeader(edited, patch, path, header.ToArray(), target, store);
+            if (edited is GgufCheckpoint gguf)
+            {
+                WriteGguf(gguf, patch, path, header.ToArray(), target, store);
+            }
+            else
+            {
+                WriteFromHeader(edited, patch, path, header.ToArray(), target, store);
+            }
+
             return;
         }
 
@@ -84,18 +93,11 @@ public static partial class PatchFiles
         }
 
         using Stream update = store.Update(target);
-        byte[] block = new byte[Delta.BlockBytes];
         foreach (TensorEntry entry in touched)
         {
-            BlockWrite write = Bits(edited, entry, patch.Deltas[entry.Name], path);
+            run.Cancellation.ThrowIfCancellationRequested();
             update.Seek(entry.Offset, SeekOrigin.Begin);
-            for (long at = 0; at < entry.Length; at += block.Length)
-            {
-                run.Cancellation.ThrowIfCancellationRequested();
-                Span<byte> part = block.AsSpan(0, (int)Math.Min(block.Length, entry.Length - at));
-                write(part, at);
-                update.Write(part);
-            }
+            WriteAll(update, Bits(edited, entry, patch.Deltas[entry.Name], path), entry.Length);
         }
 
         store.Flush(update);
@@ -110,21 +112,83 @@ public static partial class PatchFiles
     {
         using Stream stream = store.Create(target);
         stream.Write(header);
-        byte[] block = new byte[Delta.BlockBytes];
         foreach ((string name, long length) in TensorsOf(header, path))
         {
             BlockWrite read = patch.Deltas.GetValueOrDefault(name) is { } delta
                 ? delta is Replace replace ? (into, at) => replace.Contents.Bytes(at, into.Length).CopyTo(into) : Bits(edited, edited.Entry(name), delta, path)
                 : BytesOf(edited, edited.Entry(name));
-            for (long at = 0; at < length; at += block.Length)
-            {
-                Span<byte> part = block.AsSpan(0, (int)Math.Min(block.Length, length - at));
-                read(part, at);
-                stream.Write(part);
-            }
+            WriteAll(stream, read, length);
         }
 
         store.Flush(stream);
+    }
+
+    // The header and the right length make a file whose list of tensors can be read; then its tensors are filled in.
+    static void WriteGguf(GgufCheckpoint edited, Patch patch, string path, byte[] header, string target, FileStore store)
+    {
+        long length = header.Length > 8 ? BitConverter.ToInt64(header) : 0;
+        if (length < header.Length - 8 || length > 16 * (edited.File.Length + patch.Deltas.Values.Sum(delta => delta.Parts.Values.Sum(part => part.Length))))
+        {
+            throw new BadInputException($"The undo patch holds a header of {path} that is none; it is damaged.");
+        }
+
+        using (Stream stream = store.Create(target))
+        {
+            stream.Write(header, 8, header.Length - 8);
+            if (length > header.Length - 8)
+            {
+                stream.Seek(length - 1, SeekOrigin.Begin);
+                stream.Write([0]);
+            }
+
+            store.Flush(stream);
+        }
+
+        GgufTensor[] tensors;
+        using (GgufFile original = GgufFile.Open(target))
+        {
+            tensors = [.. original.Tensors.Values];
+        }
+
+        using Stream update = store.Update(target);
+        foreach (GgufTensor tensor in tensors)
+        {
+            update.Seek(tensor.Offset, SeekOrigin.Begin);
+            List<TensorEntry> parts = [.. edited.Tensors.Values.Where(entry => entry.StoredName == tensor.Name).OrderBy(entry => entry.Offset)];
+            long written = 0;
+            foreach (TensorEntry entry in parts)
+            {
+                Delta? delta = patch.Deltas.GetValueOrDefault(entry.Name);
+                BlockWrite read = delta is Replace replace ? (into, at) => replace.Contents.Bytes(at, into.Length).CopyTo(into)
+                    : delta is null ? BytesOf(edited, entry) : Bits(edited, entry, delta, path);
+                written += WriteAll(update, read, delta is Replace whole ? whole.Contents.Length : entry.Length);
+            }
+
+            if (parts.Count == 0 && edited.File.Tensors.TryGetValue(tensor.Name, out GgufTensor? carried))
+            {
+                written = WriteAll(update, (into, at) => edited.File.Bytes(carried.Offset + at, into.Length).CopyTo(into), carried.Length);
+            }
+
+            if (written != tensor.Length)
+            {
+                throw new BadInputException($"The undo patch does not hold all of {tensor.Name}; it is damaged.");
+            }
+        }
+
+        store.Flush(update);
+    }
+
+    static long WriteAll(Stream stream, BlockWrite read, long length)
+    {
+        byte[] block = new byte[(int)Math.Min(Delta.BlockBytes, length)];
+        for (long at = 0; at < length; at += block.Length)
+        {
+            Span<byte> part = block.AsSpan(0, (int)Math.Min(block.Length, length - at));
+            read(part, at);
+            stream.Write(part);
+        }
+
+        return length;
     }
 
     static List<(string Name, long Length)> TensorsOf(byte[] header, string path)

@@ -90,11 +90,6 @@ public static partial class PatchFiles
             {
                 throw new BadInputException($"The patch, tensor {name} of {checkpoint.Location}: the delta {mismatch}.");
             }
-
-            if (entry is { Type: var type } && type.IsQuantised() && delta is not (Replace or Remove))
-            {
-                throw new BadInputException($"{checkpoint.Location} stores {name} in blocks of {type}, to which {delta.Kind} cannot be added exactly; apply the patch to a model in F32, F16 or BF16 and convert that.");
-            }
         }
     }
 

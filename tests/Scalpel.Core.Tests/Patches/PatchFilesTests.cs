@@ -107,6 +107,37 @@ public sealed class PatchFilesTests : IDisposable
     }
 
     [Fact]
+    public void AQuantisedModelTakesAnEditAndGivesItBack()
+    {
+        using var scope = NewDisposeScope();
+        using Checkpoint checkpoint = Checkpoint.Open(Repository.SmolLM2);
+        string down = "model.layers.5.mlp.down_proj.weight", query = "model.layers.2.self_attn.q_proj.weight", norm = "model.norm.weight";
+        string edited = Path.Combine(folder, "edited"), back = Path.Combine(folder, "back");
+        using Patch patch = Patch.For(checkpoint, new PatchInfo { Method = "test" }, new[] { down, query, norm }.ToDictionary(name => name, name => SomeChange(checkpoint.Entry(name))));
+        using var bag = new TensorBag((down, checkpoint.Read(down)), (query, checkpoint.Read(query)), (norm, checkpoint.Read(norm)));
+        PatchFiles.Apply(checkpoint, patch, edited).Changed.Order(StringComparer.Ordinal).ShouldBe(patch.Deltas.Keys.Order(StringComparer.Ordinal));
+        using (Checkpoint written = Checkpoint.Open(edited))
+        {
+            using (patch.ApplyTo(bag, force: true))
+            {
+                foreach (string name in patch.Deltas.Keys)
+                {
+                    written.Entry(name).Type.ShouldBe(StorageType.F32);
+                    written.Read(name).equal(bag.Parameter(name)).all().ToBoolean().ShouldBeTrue(name);
+                }
+            }
+
+            foreach (string name in checkpoint.Tensors.Keys.Except(patch.Deltas.Keys))
+            {
+                written.Hash(name).ShouldBe(checkpoint.Hash(name), name);
+            }
+        }
+
+        PatchFiles.Revert(edited, back);
+        Contents(back).ShouldBe(Contents(Repository.SmolLM2));
+    }
+
+    [Fact]
     public void PatchesStackOnFilesAndComeOffOneByOne()
     {
         string source = Repository.Reference("decoders", "_models", "llama"), one = Path.Combine(folder, "one"), two = Path.Combine(folder, "two");

@@ -152,13 +152,14 @@ public sealed class PatchScopeTests : IDisposable
         using Tensor down = ones([1, 64]), up = ones([64, 1]);
         using Patch patch = Patch.For(bag, new PatchInfo { Method = "test" }, new Dictionary<string, Delta> { ["w"] = new LowRank(down, up) });
         patch.ApplyTo(bag).Dispose();
-        long live = Tensor.TotalCount;
+        // This thread's own count: other tests run beside this one.
+        long live = DisposeScopeManager.Statistics.ThreadTotalLiveCount;
         for (int i = 0; i < 100; i++)
         {
             patch.ApplyTo(bag).Dispose();
         }
 
-        Tensor.TotalCount.ShouldBe(live);
+        DisposeScopeManager.Statistics.ThreadTotalLiveCount.ShouldBe(live);
     }
 
     static string HashWith(TensorBag bag, Patch patch)
