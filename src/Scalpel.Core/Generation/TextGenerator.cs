@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Scalpel.Networks;
+using Scalpel.Numerics;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -40,6 +41,9 @@ public sealed partial class TextGenerator(Decoder model, GenerationOptions? opti
 {
     readonly GenerationOptions options = Valid(options ?? new GenerationOptions());
 
+    /// <summary>Whether single tokens may go around the tensors; off in the tests that compare with the plain pass.</summary>
+    internal bool UseDecodeStep { get; init; } = true;
+
     /// <summary>Ends after <see cref="GenerationOptions.MaxNewTokens"/>, or when each row has said a token that ends a text.</summary>
     /// <param name="prompts">Token ids of each row; at least one each.</param>
     /// <param name="cancellation">Stops before the next token.</param>
@@ -77,7 +81,7 @@ public sealed partial class TextGenerator(Decoder model, GenerationOptions? opti
     {
         TokenSampler[] samplers = [.. prompts.Select((prompt, row) => new TokenSampler(options, row, prompt))];
         var read = new long[prompts.Count];
-        using var session = new Session(model, taps, prompts, options.MaxNewTokens);
+        using var session = new Session(model, taps, prompts, options.MaxNewTokens, UseDecodeStep);
         for (int step = 0; step < options.MaxNewTokens && done.Contains(false); step++)
         {
             cancellation.ThrowIfCancellationRequested();
@@ -113,6 +117,11 @@ public sealed partial class TextGenerator(Decoder model, GenerationOptions? opti
             throw new BadInputException("The prompt is empty; a generation needs at least one token to go on from.");
         }
 
+        if (model.Config.Head != HeadKind.LanguageModel)
+        {
+            throw new BadInputException($"{model.Source?.Location ?? "The model"} is a classifier and cannot continue a text; give a language model.");
+        }
+
         int longest = prompts.Max(prompt => prompt.Count), positions = model.Config.MaxPositions;
         bool bounded = model.Config.Rotary.All(rotary => rotary.Scaling != RotaryScaling.Dynamic);
         if (bounded && longest + options.MaxNewTokens > positions)
@@ -137,10 +146,13 @@ public sealed partial class TextGenerator(Decoder model, GenerationOptions? opti
         readonly KeyValueCache cache;
         readonly Tensor ids;
         readonly Tensor? mask;
+        readonly int[] padding;
+        readonly WorkerPool? pool;
+        readonly Decoder.DecodeStep? decode;
         Tensor? logits;
         int step;
 
-        public Session(Decoder model, Taps? taps, IReadOnlyList<IReadOnlyList<int>> prompts, int newTokens)
+        public Session(Decoder model, Taps? taps, IReadOnlyList<IReadOnlyList<int>> prompts, int newTokens, bool useDecodeStep)
         {
             this.model = model;
             this.taps = taps;
@@ -157,12 +169,24 @@ public sealed partial class TextGenerator(Decoder model, GenerationOptions? opti
             ids = tensor(flat.ToArray(), [prompts.Count, longest]).DetachFromDisposeScope();
             mask = valid.Contains(0) ? tensor(valid.ToArray(), [prompts.Count, longest]).DetachFromDisposeScope() : null;
             cache = new KeyValueCache(model.Config.Layers, longest + newTokens);
+            padding = [.. prompts.Select(prompt => longest - prompt.Count)];
+            if (useDecodeStep && taps is null && newTokens > 1)
+            {
+                pool = new WorkerPool(get_num_threads());
+                decode = Decoder.DecodeStep.For(model, prompts.Count, pool);
+            }
         }
 
         public Tensor ReadPrompts() => Pass(ids, mask);
 
         public Tensor Read(long[] tokens)
         {
+            if (decode is not null)
+            {
+                MemoryMarshal.AsBytes(decode.Run(tokens, cache, padding)).CopyTo(logits!.bytes);
+                return logits;
+            }
+
             using Tensor column = tensor(tokens, [tokens.Length, 1]);
             return Pass(column, null);
         }
@@ -170,6 +194,8 @@ public sealed partial class TextGenerator(Decoder model, GenerationOptions? opti
         public void Dispose()
         {
             logits?.Dispose();
+            decode?.Dispose();
+            pool?.Dispose();
             cache.Dispose();
             ids.Dispose();
             mask?.Dispose();

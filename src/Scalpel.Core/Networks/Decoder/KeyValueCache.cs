@@ -145,11 +145,18 @@ public sealed class KeyValueCache : IDisposable
         Replace(ref mask, joinedMask?.clone());
     }
 
-    /// <summary>Makes room for a pass that writes into the memory itself.</summary>
-    internal void Reserve(int layer, Tensor like, int end)
+    /// <summary>Makes room for one more token in a layer that holds some, for a step that writes into the memory itself.</summary>
+    internal void Reserve(int layer, int end)
     {
-        Reserve(ref keys[layer], like, end);
-        Reserve(ref values[layer], like, end);
+        Reserve(ref keys[layer], keys[layer]!, end);
+        Reserve(ref values[layer], values[layer]!, end);
+    }
+
+    /// <summary>Counts a token in each row that a step has written; none of them is padding.</summary>
+    internal void Advance(int count)
+    {
+        using var scope = NewDisposeScope();
+        Advance(count, mask is null ? null : cat([mask, ones([mask.shape[0], count], dtype: ScalarType.Int64)], 1));
     }
 
     void Reserve(ref Tensor? memory, Tensor like, int end)
