@@ -8,14 +8,19 @@ using static TorchSharp.torch;
 
 namespace Scalpel.Lab.Parity;
 
-/// <summary>GGUF files and blocks: what they hold, what they expand to, what is written.</summary>
-public sealed class GgufParity : IParityKind
+/// <summary>GGUF files and blocks: what they hold, what they expand to, what is written; models in them and what they compute.</summary>
+public sealed partial class GgufParity : IParityKind
 {
     static readonly Dictionary<string, Action<ParityCase, Comparison>> Known = new(StringComparer.Ordinal)
     {
         ["dequantise"] = Dequantise,
         ["quantise"] = Quantise,
         ["metadata"] = Metadata,
+        ["model"] = Model,
+        ["logits"] = Logits,
+        ["generation"] = Generation,
+        ["perplexity"] = Perplexity,
+        ["facts"] = Facts,
     };
 
     /// <inheritdoc/>
