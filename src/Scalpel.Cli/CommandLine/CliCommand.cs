@@ -24,6 +24,13 @@ abstract class CliCommand : Command
     /// <summary>The argument that names a model.</summary>
     protected static Argument<string> ModelArgument(string name = "MODEL") =>
         new(name) { Description = "Folder, .safetensors or .gguf file." };
+
+    /// <summary><c>--bf16</c>, for commands that run a model.</summary>
+    protected static Option<bool> BFloat16Option() => new("--bf16") { Description = "Compute in bfloat16 instead of float32." };
+
+    /// <summary>The type of arithmetic that <see cref="BFloat16Option"/> chooses.</summary>
+    protected static TorchSharp.torch.ScalarType DTypeOf(Invocation call, Option<bool> option) =>
+        call.Get(option) ? TorchSharp.torch.ScalarType.BFloat16 : TorchSharp.torch.ScalarType.Float32;
 }
 
 /// <summary>A word that only holds sub-commands.</summary>

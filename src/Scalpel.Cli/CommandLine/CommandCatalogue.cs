@@ -24,7 +24,13 @@ static class CommandCatalogue
     {
         var root = new RootCommand("Model surgery: locate where a trained model keeps something, change just that, prove it, take it back bit for bit.")
         {
+            new DemoCommand(),
             new InfoCommand(),
+            new GenerateCommand(),
+            new ScoreCommand(),
+            new LocateCommand(),
+            new EditCommand(),
+            new EvaluateCommand(),
             new ParityCommand(),
             new MethodsCommand(),
         };

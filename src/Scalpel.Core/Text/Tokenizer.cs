@@ -68,8 +68,18 @@ public sealed class Tokenizer
     /// <summary>The tokens beside the model's vocabulary, in order of id.</summary>
     public IReadOnlyList<AddedToken> AddedTokens => parts.AddedTokens;
 
-    /// <summary>The template that turns a conversation into text; null when the model has none.</summary>
+    /// <summary>The text of the chat template; null when the model has none.</summary>
     public string? ChatTemplateSource => parts.ChatTemplate;
+
+    /// <summary>The template that turns a conversation into text; null when the model has none.</summary>
+    /// <exception cref="BadInputException">The template is malformed or uses something that is not supported.</exception>
+    public ChatTemplate? ChatTemplate => field ??= parts.ChatTemplate is { } source ? ChatTemplate.Parse(source, parts.Roles.Texts()) : null;
+
+    /// <summary>The tokens of a conversation, by the model's own chat template.</summary>
+    /// <exception cref="BadInputException">The model has no chat template, or it refuses the conversation.</exception>
+    public TokenizedText EncodeChat(IEnumerable<ChatMessage> messages, ChatTemplateOptions? options = null) =>
+        // The template writes every special token itself.
+        Encode((ChatTemplate ?? throw new BadInputException("This model has no chat template; give the prompt as plain text.")).Render(messages, options), addSpecial: false);
 
     /// <summary>Shortening that the tokenizer's file asks for; null for none.</summary>
     public Truncation? Truncation => parts.Truncation;

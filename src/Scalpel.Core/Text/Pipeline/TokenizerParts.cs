@@ -23,6 +23,21 @@ sealed record SpecialTokens
 
     /// <summary>More ids at which generation stops.</summary>
     public IReadOnlyList<int> EndIds { get; init; } = [];
+
+    /// <summary>The tokens by the names under which chat templates know them.</summary>
+    public Dictionary<string, string> Texts()
+    {
+        var texts = new Dictionary<string, string>(StringComparer.Ordinal);
+        foreach ((string name, string? text) in (ReadOnlySpan<(string, string?)>)[("bos_token", Bos), ("eos_token", Eos), ("pad_token", Pad), ("unk_token", Unk)])
+        {
+            if (text is not null)
+            {
+                texts[name] = text;
+            }
+        }
+
+        return texts;
+    }
 }
 
 /// <summary>The parts of which a tokenizer is put together, in the order of their work.</summary>
