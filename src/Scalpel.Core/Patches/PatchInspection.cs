@@ -20,7 +20,7 @@ public static class PatchInspection
 {
     /// <summary>What the patch does to each tensor, by name.</summary>
     /// <param name="patch">The patch.</param>
-    /// <param name="checkpoint">The base; without it, the exact kinds have no norm. Quantised tensors have none either.</param>
+    /// <param name="checkpoint">The base; without it, the exact kinds have no norm. Changes of quantised tensors are measured against their expanded values.</param>
     /// <param name="run">Progress and cancellation.</param>
     public static IReadOnlyList<TensorChange> Inspect(Patch patch, Checkpoint? checkpoint = null, RunContext? run = null)
     {
@@ -48,7 +48,7 @@ public static class PatchInspection
         if (delta is AdditiveDelta additive)
         {
             TileFill<float> fill = additive.Change<float>(StorageType.F32, shape, 1);
-            return Measure(change, StorageType.F32, target!.Count * 4, null, (into, at) =>
+            TensorChange measured = Measure(change, StorageType.F32, target!.Count * 4, null, (into, at) =>
             {
                 Span<float> values = System.Runtime.InteropServices.MemoryMarshal.Cast<byte, float>(into);
                 for (int i = 0; i < values.Length; i += Delta.TileElements)
@@ -60,9 +60,16 @@ public static class PatchInspection
                     }
                 }
             });
+            return checkpoint is null || !checkpoint.Tensors.ContainsKey(name) ? measured : measured with { BaseNorm = NormOf(checkpoint, name) };
         }
 
         return delta is DenseXor xor && target is not null ? change with { Changed = ShareOfBits(xor, target) } : change;
+    }
+
+    static double NormOf(Checkpoint checkpoint, string name)
+    {
+        using TorchSharp.torch.Tensor values = checkpoint.Read(name, TorchSharp.torch.ScalarType.Float32), norm = values.norm();
+        return norm.item<float>();
     }
 
     static TensorChange Measure(TensorChange change, StorageType type, long length, BlockWrite? before, BlockWrite after)

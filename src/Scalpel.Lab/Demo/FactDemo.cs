@@ -66,13 +66,13 @@ public sealed class FactDemo
         string[] first = Ask(model, questions, run);
         Tell($"2  Ask       “{questions[0].Prompt}” → “{first[0]}”");
 
-        CausalTrace trace = new CausalTracing().Trace(model, Fact.Subject, Fact.Prompt, run);
+        CausalTrace trace = new CausalTracing(new CausalTracingOptions { Samples = 6 }).Trace(model, Fact.Subject, Fact.Prompt, run);
         IReadOnlyList<HeatMap> maps = TraceFigures.Of(trace);
         Tell($"3  Locate    causal tracing, {trace.Tokens.Count} tokens × {model.Config.Layers} layers");
         Show(maps[0]);
         Show(maps[1]);
 
-        using Patch patch = new Rome().Edit(model, [Fact], run);
+        using Patch patch = new Rome(new RomeOptions { CovarianceTokens = 4096 }).Edit(model, [Fact], run);
         IReadOnlyList<Patches.TensorChange> changes = PatchInspection.Inspect(patch, model.Source);
         Tell(string.Create(CultureInfo.InvariantCulture, $"4  Edit      ROME, “{Fact.Target}”: {changes[0].Name}, rank {changes[0].Rank}, {100 * changes[0].Norm / changes[0].BaseNorm:0.0} % of its norm"));
 
