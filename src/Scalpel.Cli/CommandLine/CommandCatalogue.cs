@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Scalpel.Cli.Commands;
+using Scalpel.Cli.Commands.Patches;
 
 namespace Scalpel.Cli.CommandLine;
 
@@ -31,6 +32,8 @@ static class CommandCatalogue
             new LocateCommand(),
             new EditCommand(),
             new EvaluateCommand(),
+            new CommandGroup("patch", "Patches: look into them, check, sign, apply to files, take back, compare, add.",
+                new PatchInspectCommand(), new PatchVerifyCommand(), new PatchSignCommand(), new PatchApplyCommand(), new PatchRevertCommand(), new PatchDiffCommand(), new PatchComposeCommand()),
             new ParityCommand(),
             new MethodsCommand(),
         };
