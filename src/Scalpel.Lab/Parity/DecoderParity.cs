@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text.Json.Nodes;
 using Scalpel.Checkpoints;
+using Scalpel.Generation;
 using Scalpel.Methods.Interpretability;
 using Scalpel.Networks;
 using TorchSharp;
@@ -23,12 +24,42 @@ public sealed class DecoderParity : IParityKind
         string[] runs = [.. parityCase.Options["run"]?.AsArray().Select(run => run!.GetValue<string>()) ?? []];
         if (runs.Contains("filters"))
         {
-            comparison.Mismatch("filters", "the run 'filters' is not known");
+            Filters(parityCase, inputs, expected, comparison);
             return;
         }
 
         using Decoder model = Decoder.Load(parityCase.PathOf("model"), TypeOf(parityCase));
         new DecoderCase(parityCase, model, inputs, expected, comparison).Run(runs);
+    }
+
+    // Probabilities after filters of sampling; no model.
+    static void Filters(ParityCase parityCase, SafeTensorsFile inputs, SafeTensorsFile expected, Comparison comparison)
+    {
+        Tensor given = inputs.Read("logits"), ids = inputs.Read("input_ids");
+        int number = 0;
+        foreach (JsonNode? node in parityCase.Options["filters"]?.AsArray() ?? [])
+        {
+            var filter = new CaseOptions(node!.AsObject(), $"{parityCase.Folder}: filters[{number}]");
+            var options = new GenerationOptions
+            {
+                Temperature = filter.Number("temperature", 1),
+                TopK = (int?)filter.NumberOrNull("top_k"),
+                TopP = filter.NumberOrNull("top_p"),
+                MinP = filter.NumberOrNull("min_p"),
+                RepetitionPenalty = filter.Number("repetition_penalty", 1),
+            };
+            filter.Finish();
+            var rows = new List<Tensor>();
+            for (long row = 0; row < given.shape[0]; row++)
+            {
+                float[] logits = given[row].to_type(ScalarType.Float32).data<float>().ToArray();
+                SamplingFilters.Apply(logits, [.. ids[row].data<long>().ToArray().Select(id => (int)id)], options);
+                rows.Add(tensor(logits).softmax(-1));
+            }
+
+            comparison.Tensors($"probabilities.{number}", stack(rows, 0), expected.Read($"probabilities.{number}"));
+            number++;
+        }
     }
 
     static ScalarType TypeOf(ParityCase parityCase) => parityCase.Options["dtype"]?.GetValue<string>() switch

@@ -270,10 +270,31 @@ public sealed partial class Decoder : Network
         // The fused product divides by √e; any other scale is put into the query.
         double factor = Scale(l) * Math.Sqrt(Config.HeadSize);
         Tensor q = Math.Abs(factor - 1) < 1e-12 ? query : query * factor;
-        return pass.IsPlainCausal(l) && pass.Count > 1 ? nn.functional.scaled_dot_product_attention(q, key, value, is_casual: true)
-            : pass.IsFree(l) ? nn.functional.scaled_dot_product_attention(q, key, value)
-            : nn.functional.scaled_dot_product_attention(q, key, value, attn_mask: pass.Mask(l).Additive);
+        if (!pass.IsPlainCausal(l) || pass.Count == 1)
+        {
+            return pass.IsFree(l) ? nn.functional.scaled_dot_product_attention(q, key, value)
+                : nn.functional.scaled_dot_product_attention(q, key, value, attn_mask: pass.Mask(l).Additive);
+        }
+
+        if (pass.Count < 2 * CausalRows)
+        {
+            return nn.functional.scaled_dot_product_attention(q, key, value, is_casual: true);
+        }
+
+        // The fused product computes masked blocks too; rows taken a block at a time see no later keys to begin with.
+        var blocks = new List<Tensor>();
+        Tensor mask = pass.Mask(l).Additive;                                                               // [1, 1, T, T]
+        for (int start = 0; start < pass.Count; start += CausalRows)
+        {
+            int rows = Math.Min(CausalRows, pass.Count - start), end = start + rows;
+            Tensor allowed = mask.narrow(2, start, rows).narrow(3, 0, end);
+            blocks.Add(nn.functional.scaled_dot_product_attention(q.narrow(2, start, rows), key.narrow(2, 0, end), value.narrow(2, 0, end), attn_mask: allowed));
+        }
+
+        return cat(blocks, 2);
     }
+
+    const int CausalRows = 128;
 
     // The fused product knows no soft cap, and its backward pass is wrong for rows that may attend to nothing.
     bool NeedsPattern(Pass pass) => Config.ScoreCap is not null || pass.BeginsWithPadding && is_grad_enabled();
@@ -323,19 +344,20 @@ public sealed partial class Decoder : Network
 
     Tensor Feed(Mlp mlp, Tensor x, Func<string, Tensor, Tensor> at)
     {
-        Tensor up = mlp.Up.Apply(x), activation;
+        Tensor up = mlp.Up.ApplyByFeature(x), activation;
         if (Config.Gated)
         {
             Tensor gate = at("gate", up.Part(0, Config.Inner));
             up = at("up", up.Part(Config.Inner, Config.Inner));
-            activation = Config.Activation.Apply(gate) * up;
+            activation = Config.Activation.Apply(gate);
+            activation = activation.requires_grad || up.requires_grad ? activation * up : activation.mul_(up);
         }
         else
         {
             activation = Config.Activation.Apply(at("up", up));
         }
 
-        return mlp.Down.Apply(at("activation", activation));
+        return mlp.Down.ApplyByFeature(at("activation", activation));
     }
 
     // Tokens are gathered per expert; each token's outputs are added with the router's weights, renormalised over its experts.

@@ -68,7 +68,7 @@ sealed class Norm(NormKind kind, Tensor? gain, Tensor? bias, double epsilon)
         Tensor normal = centred * scale;
         return kind switch
         {
-            NormKind.Rms => normal.to_type(type) * gain!,
+            NormKind.Rms => normal.requires_grad || gain!.requires_grad ? normal.to_type(type) * gain! : normal.to_type(type).mul_(gain!),
             NormKind.RmsPlusOne => (normal * (gain!.to_type(normal.dtype) + 1)).to_type(type),
             _ => (gain is null ? normal : normal * gain.to_type(normal.dtype) + bias!.to_type(normal.dtype)).to_type(type),
         };
