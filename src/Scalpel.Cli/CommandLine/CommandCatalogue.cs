@@ -36,8 +36,6 @@ static class CommandCatalogue
                 new PatchInspectCommand(), new PatchVerifyCommand(), new PatchSignCommand(), new PatchApplyCommand(), new PatchRevertCommand(), new PatchDiffCommand(), new PatchComposeCommand()),
             new ParityCommand(),
             new MethodsCommand(),
-            new CommandGroup("patch", "Patches: look into them, check, sign, apply to files, take back, compare, add.",
-                new PatchInspectCommand(), new PatchVerifyCommand(), new PatchSignCommand(), new PatchApplyCommand(), new PatchRevertCommand(), new PatchDiffCommand(), new PatchComposeCommand()),
         };
         root.Add(CliCommand.Json);
         return root;
