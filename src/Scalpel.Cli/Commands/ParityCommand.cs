@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Globalization;
 using System.Text.Json.Nodes;
+using Scalpel.Checkpoints;
 using Scalpel.Cli.CommandLine;
 using Scalpel.Lab.Parity;
 
@@ -11,8 +12,14 @@ sealed class ParityCommand : CliCommand
 {
     readonly Argument<string[]> paths = new("PATH") { Description = "Folders that hold cases (folders with a case.json).", Arity = ArgumentArity.OneOrMore };
 
+    readonly Option<string?> numerics = new("--numerics") { Description = "Also writes a page with the numerical error of each decoder family per type of arithmetic to this file." };
+
     public ParityCommand() : base("parity", "Computes golden cases and compares them with what another framework computed.",
-        "scalpel parity tests/Reference/decoders") => Add(paths);
+        "scalpel parity tests/Reference/decoders")
+    {
+        Add(paths);
+        Add(numerics);
+    }
 
     public override void Execute(Invocation call)
     {
@@ -37,6 +44,11 @@ sealed class ParityCommand : CliCommand
             {
                 call.Output.Line(Sentence(outcome));
             }
+        }
+
+        if (call.Get(numerics) is { } page)
+        {
+            AtomicFile.WriteText(page, NumericsTable.Page(NumericsTable.Measure(call.Get(paths))));
         }
 
         string summary = $"{passed} passed, {failed} failed, {unsupported} unsupported";
