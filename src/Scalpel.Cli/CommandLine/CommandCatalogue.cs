@@ -32,6 +32,7 @@ static class CommandCatalogue
             new LocateCommand(),
             new EditCommand(),
             new EvaluateCommand(),
+            new RunCommand(),
             new CommandGroup("patch", "Patches: look into them, check, sign, apply to files, take back, compare, add.",
                 new PatchInspectCommand(), new PatchVerifyCommand(), new PatchSignCommand(), new PatchApplyCommand(), new PatchRevertCommand(), new PatchDiffCommand(), new PatchComposeCommand()),
             new ParityCommand(),

@@ -4,6 +4,7 @@ using Scalpel.Checkpoints;
 using Scalpel.Cli.CommandLine;
 using Scalpel.Cli.Output;
 using Scalpel.Lab.Reports;
+using Scalpel.Lab.Runs;
 using Scalpel.Methods.Attribution;
 using Scalpel.Networks;
 
@@ -48,7 +49,7 @@ sealed class LocateCommand : CliCommand
         }
 
         IReadOnlyList<HeatMap> maps = TraceFigures.Of(trace);
-        JsonObject json = Describe(trace);
+        var json = (JsonObject)TraceJson.Write(trace);
         if (call.Get(output) is { } destination)
         {
             AtomicFolder.Write(destination, call.Get(force), partial =>
@@ -81,23 +82,4 @@ sealed class LocateCommand : CliCommand
             ("noise", trace.NoiseLevel.ToString("0.0000", System.Globalization.CultureInfo.InvariantCulture)), ("seed", call.Get(seed).ToString(System.Globalization.CultureInfo.InvariantCulture)),
         ],
     };
-
-    static JsonObject Describe(CausalTrace trace)
-    {
-        JsonArray Matrix(double[,] values) => new([.. Enumerable.Range(0, values.GetLength(0)).Select(t =>
-            (JsonNode)new JsonArray([.. Enumerable.Range(0, values.GetLength(1)).Select(l => (JsonNode)Math.Round(values[t, l], 6))]))]);
-        return new JsonObject
-        {
-            ["tokens"] = new JsonArray([.. trace.Tokens.Select(token => (JsonNode)token)]),
-            ["subject"] = new JsonArray(trace.Subject.Begin, trace.Subject.End),
-            ["answer"] = trace.Answer,
-            ["probability"] = trace.High,
-            ["probability_with_noise"] = trace.Low,
-            ["noise_level"] = trace.NoiseLevel,
-            ["peak_layer"] = trace.PeakLayer,
-            ["state"] = Matrix(trace.Hidden),
-            ["mlp"] = Matrix(trace.Mlp),
-            ["attention"] = Matrix(trace.Attention),
-        };
-    }
 }

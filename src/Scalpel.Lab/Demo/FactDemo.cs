@@ -4,7 +4,6 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json.Nodes;
 using Scalpel.Checkpoints;
-using Scalpel.Generation;
 using Scalpel.Lab.Evaluations;
 using Scalpel.Lab.Reports;
 using Scalpel.Methods.Attribution;
@@ -13,11 +12,6 @@ using Scalpel.Patches;
 using Decoder = Scalpel.Networks.Decoder;
 
 namespace Scalpel.Lab.Demo;
-
-/// <summary>One question of the demo.</summary>
-/// <param name="Kind">prompt, paraphrase, neighbour or unrelated.</param>
-/// <param name="Prompt">What is asked.</param>
-public sealed record Question(string Kind, string Prompt);
 
 /// <summary>What the demo found, told step by step to whoever watches.</summary>
 /// <param name="Patch">Path of the patch.</param>
@@ -58,12 +52,8 @@ public sealed class FactDemo
         using Decoder model = Decoder.Load(modelPath);
         Tell($"1  Load      {modelPath}: {model.Parameters.Values.Sum(p => p.numel()) / 1e6:0} million parameters");
         string before = HashOf(model);
-        Question[] questions =
-        [
-            new("prompt", Fact.FilledPrompt), .. Fact.Paraphrases.Select(p => new Question("paraphrase", p)),
-            .. Fact.Neighbours.Select(p => new Question("neighbour", p)), .. Fact.Locality.Select(p => new Question("unrelated", p)),
-        ];
-        string[] first = Ask(model, questions, run);
+        IReadOnlyList<Question> questions = Question.About([Fact]);
+        IReadOnlyList<string> first = Question.Ask(model, questions, run);
         Tell($"2  Ask       “{questions[0].Prompt}” → “{first[0]}”");
 
         CausalTrace trace = new CausalTracing(new CausalTracingOptions { Samples = 6 }).Trace(model, Fact.Subject, Fact.Prompt, run);
@@ -76,14 +66,14 @@ public sealed class FactDemo
         IReadOnlyList<Patches.TensorChange> changes = PatchInspection.Inspect(patch, model.Source);
         Tell(string.Create(CultureInfo.InvariantCulture, $"4  Edit      ROME, “{Fact.Target}”: {changes[0].Name}, rank {changes[0].Rank}, {100 * changes[0].Norm / changes[0].BaseNorm:0.0} % of its norm"));
 
-        string[] second;
+        IReadOnlyList<string> second;
         using (patch.ApplyTo(model))
         {
-            second = Ask(model, questions, run);
+            second = Question.Ask(model, questions, run);
         }
 
         Tell("5  Ask again");
-        for (int i = 0; i < questions.Length; i++)
+        for (int i = 0; i < questions.Count; i++)
         {
             Tell($"             {questions[i].Kind,-10} {questions[i].Prompt} → {(second[i] == first[i] ? $"{second[i]}" : $"{second[i]}   (was: {first[i]})")}");
         }
@@ -99,8 +89,21 @@ public sealed class FactDemo
         {
             evidenced.Save(Path.Combine(partial, Path.GetFileName(patchPath)));
             AtomicFile.WriteText(Path.Combine(partial, "scorecard.json"), card.ToJson().ToJsonString(new() { WriteIndented = true }) + "\n");
-            EditReport report = Report(modelPath, patchPath, model, evidenced, changes, maps, trace, card, questions, first, second, restored, run);
-            AtomicFile.WriteText(Path.Combine(partial, "report.html"), ReportWriter.ToHtml(report));
+            var story = new EditStory
+            {
+                ModelPath = modelPath,
+                Model = model,
+                Patch = evidenced,
+                PatchPath = patchPath,
+                Facts = [Fact],
+                Trace = trace,
+                Card = card,
+                Questions = questions,
+                Before = first,
+                After = second,
+                Restored = restored,
+            };
+            AtomicFile.WriteText(Path.Combine(partial, "report.html"), ReportWriter.ToHtml(story.ToReport()));
         });
         Tell(string.Create(CultureInfo.InvariantCulture, $"   {patchPath} ({new FileInfo(patchPath).Length / 1024} KB), {reportPath}; {clock.Elapsed.TotalSeconds:0} s"));
         return new DemoOutcome(patchPath, reportPath, card, restored);
@@ -113,19 +116,6 @@ public sealed class FactDemo
         return evidence;
     }
 
-    static string[] Ask(Decoder model, Question[] questions, RunContext run)
-    {
-        var options = new GenerationOptions { MaxNewTokens = 8 };
-        var answers = new string[questions.Length];
-        for (int i = 0; i < questions.Length; i++)
-        {
-            run.Report("asking", i, questions.Length);
-            answers[i] = new TextGenerator(model, options).GenerateText([questions[i].Prompt], cancellation: run.Cancellation)[0].Text.ReplaceLineEndings(" ").Trim();
-        }
-
-        return answers;
-    }
-
     static string HashOf(Decoder model)
     {
         using var sha = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
@@ -136,35 +126,4 @@ public sealed class FactDemo
 
         return Convert.ToHexStringLower(sha.GetHashAndReset());
     }
-
-    static EditReport Report(string modelPath, string patchPath, Decoder model, Patch patch, IReadOnlyList<Patches.TensorChange> changes, IReadOnlyList<HeatMap> maps,
-        CausalTrace trace, Scorecard card, Question[] questions, string[] first, string[] second, bool restored, RunContext run) => new()
-    {
-        Title = $"{Fact.FilledPrompt} {Fact.Target}",
-        Summary = $"SmolLM2-135M-Instruct said “{Fact.Old}”. ROME changed one matrix by a rank-one update, the answer is now “{Fact.Target}”, and the change is a file that can be taken back.",
-        Holds = restored && card["efficacy_success"].After.Value == 1,
-        Facts = [new EditedFact(Fact.FilledPrompt, Fact.Old, Fact.Target)],
-        HeatMaps = maps,
-        Answers = [.. questions.Select((question, i) => new AnswerPair(question.Kind, question.Prompt, first[i], second[i],
-            question.Kind is "prompt" or "paraphrase" ? second[i].StartsWith(Fact.Target, StringComparison.OrdinalIgnoreCase) : FirstWord(second[i]) == FirstWord(first[i])))],
-        Scores = ScorecardRows.Of(card),
-        Tensors = ScorecardRows.Of(changes),
-        Commands =
-        [
-            ("Ask with the patch", $"scalpel generate {modelPath} \"{Fact.FilledPrompt}\" --patch {patchPath} --max-tokens 16"),
-            ("Write the edited model", $"scalpel patch apply {modelPath} {patchPath} --out edited"),
-            ("Take it back", "scalpel patch revert edited --out original"),
-            ("Check the patch", $"scalpel patch verify {patchPath} --base {modelPath}"),
-        ],
-        Provenance =
-        [
-            ("model", modelPath), ("configuration", model.ConfigHash), ("patch content", patch.ContentHash), ("method", $"{patch.Info.Method} {patch.Info.Options.ToJsonString()}"),
-            ("seed", run.Seed.ToString(CultureInfo.InvariantCulture)), ("Scalpel", patch.Info.Version), ("scorecard fingerprint", card.Fingerprint),
-            ("traced answer", string.Create(CultureInfo.InvariantCulture, $"“{trace.Answer.Trim()}”, probability {trace.High:0.000}, with noise {trace.Low:0.000}")),
-            ("taken back", restored ? "bit for bit, verified by SHA-256 over all tensors" : "FAILED"),
-        ],
-        Caveats = ["One fact on a small model: the intervals of the shares are wide, and a benchmark of many facts says more about the method."],
-    };
-
-    static string FirstWord(string text) => text.Split(' ', ',', '.', '\n')[0];
 }

@@ -49,7 +49,7 @@ public static class GgufWriter
 
         tensors.AddRange(replaced.Values.Where(tensor => tensor is not null && !source.Tensors.ContainsKey(tensor.Name))!);
         ReadOnlySpan<byte> head = source.Bytes(0, 24);
-        WriteTo(target, source.Version, BinaryPrimitives.ReadUInt64LittleEndian(head[16..]), source.Bytes(24, checked((int)(source.MetadataEnd - 24))), tensors, source.Alignment, source.EndsPadded);
+        WriteTo(target, source.Version, BinaryPrimitives.ReadUInt64LittleEndian(head[16..]), source.Bytes(24, checked((int)(source.MetadataEnd - 24))), tensors, source.Alignment, source.EndsPadded, tensors.Count > 0 || source.Length > source.MetadataEnd);
     }
 
     static TensorToWrite Untouched(GgufFile source, GgufTensor tensor) => new(tensor.Name, tensor.Type, tensor.Shape, stream =>
@@ -61,7 +61,7 @@ public static class GgufWriter
         }
     });
 
-    static void WriteTo(Stream stream, uint version, ulong pairCount, ReadOnlySpan<byte> pairs, IReadOnlyList<TensorToWrite> tensors, int alignment, bool padEnd)
+    static void WriteTo(Stream stream, uint version, ulong pairCount, ReadOnlySpan<byte> pairs, IReadOnlyList<TensorToWrite> tensors, int alignment, bool padEnd, bool padHead = true)
     {
         stream.Write("GGUF"u8);
         Number(stream, version);
@@ -78,7 +78,7 @@ public static class GgufWriter
         }
 
         infos.WriteTo(stream);
-        Pad(stream, 24 + pairs.Length + infos.Length, tensors.Count == 0 ? 1 : alignment);
+        Pad(stream, 24 + pairs.Length + infos.Length, padHead ? alignment : 1);
         for (int i = 0; i < tensors.Count; i++)
         {
             var counted = new CountingStream(stream);
