@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text.Json.Nodes;
 using Scalpel.Checkpoints;
+using Scalpel.Networks.Layers;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -135,6 +136,56 @@ public abstract class Network : IDisposable
         views.Clear();
         slots.Clear();
         storages.Clear();
+    }
+
+    /// <summary>The product whose weight holds the named matrix, and its rows there; null when no adaptable product does.</summary>
+    internal (Linear Linear, long Start, long Length)? LinearOf(string name)
+    {
+        if (!slots.TryGetValue(name, out Slot slot))
+        {
+            return null;
+        }
+
+        Linear? linear = Linears.FirstOrDefault(candidate => ReferenceEquals(candidate.Weight, slot.Storage));
+        return linear is null ? null : linear.Transposed ? (linear, 0, linear.Outputs) : (linear, slot.Start, slot.Length);
+    }
+
+    /// <summary>The products that adapters can join; a head comes last.</summary>
+    private protected virtual IEnumerable<Linear> Linears => [];
+
+    /// <summary>The tensor by which tokens are embedded, and the adapters at work on it; null for a network without one.</summary>
+    internal virtual (string Name, List<IEmbeddingAdapter> Adapters)? TokenEmbedding => null;
+
+    /// <summary>Name of the matrix that gives logits or scores, which "all linear layers" leaves out; null when it has none of its own.</summary>
+    internal virtual string? HeadName => null;
+
+    /// <summary>The storages that hold the named tensors, with all that lies in each.</summary>
+    /// <exception cref="BadInputException">No tensor has one of the names.</exception>
+    internal IReadOnlyList<(Tensor Tensor, IReadOnlyList<(string Name, long Start, long Length)> Parts)> Storages(IEnumerable<string> names)
+    {
+        HashSet<Tensor> wanted = new(ReferenceEqualityComparer.Instance);
+        foreach (string name in names)
+        {
+            wanted.Add((slots.TryGetValue(name, out Slot slot) ? slot : throw NoSuch(name)).Storage);
+        }
+
+        return [.. storages.Where(wanted.Contains).Select(storage => (storage, (IReadOnlyList<(string, long, long)>)
+            [.. slots.Where(pair => ReferenceEquals(pair.Value.Storage, storage)).OrderBy(pair => pair.Value.Start).Select(pair => (pair.Key, pair.Value.Start, pair.Value.Length))]))];
+    }
+
+    /// <summary>Lets a storage and the named views into it use another memory of the same shape and type.</summary>
+    internal void Rebind(Tensor storage, Tensor memory)
+    {
+        using var noGrad = no_grad();
+        storage.set_(memory);
+        foreach ((string name, Slot slot) in slots)
+        {
+            if (ReferenceEquals(slot.Storage, storage))
+            {
+                using Tensor part = memory.dim() == 0 ? memory.alias() : memory.narrow(0, slot.Start, slot.Length);
+                views[name].set_(part);
+            }
+        }
     }
 
     /// <summary>Makes a tensor that lives as long as the network and holds the named parts, one below the other along axis 0.</summary>

@@ -25,6 +25,7 @@ public static class GradientClipping
     /// <returns>The norm before.</returns>
     public static double ByNorm(IReadOnlyList<ParameterGroup> groups, double largest)
     {
+        using var scope = NewDisposeScope();
         double norm = Norm(groups), factor = largest / (norm + 1e-6);
         if (factor < 1)
         {
@@ -40,6 +41,7 @@ public static class GradientClipping
     /// <summary>Bounds every gradient to [−largest, largest].</summary>
     public static void ByValue(IReadOnlyList<ParameterGroup> groups, double largest)
     {
+        using var scope = NewDisposeScope();
         foreach (ParameterGroup group in groups)
         {
             group.Gradients.clamp_(-largest, largest);

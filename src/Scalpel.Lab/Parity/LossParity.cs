@@ -175,7 +175,9 @@ public sealed class LossParity : IParityKind
         };
         Dictionary<string, Func<Tensor>> values = Values(Supervised.Loss(logits, labels, settings, (long?)options.NumberOrNull("num_items_in_batch")));
         values["token_log_probs"] = () => Supervised.LogProbs(logits.detach(), labels);
-        values["metric.entropy"] = () => tensor(TokenScores.Entropy(logits.detach()[.., ..^1], labels[.., 1..].ne(TokenScores.Ignored)));
+        Tensor shifted = logits.detach()[.., ..^1], target = labels[.., 1..], mask = target.ne(TokenScores.Ignored);
+        values["metric.entropy"] = () => tensor(TokenScores.Entropy(shifted, mask));
+        values["metric.mean_token_accuracy"] = () => tensor(TokenScores.Accuracy(shifted, target, mask));
         return values;
     }
 

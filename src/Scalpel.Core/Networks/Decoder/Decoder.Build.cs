@@ -80,6 +80,15 @@ public sealed partial class Decoder
         return decoder;
     }
 
+    private protected override IEnumerable<Linear> Linears =>
+        [.. layers.SelectMany(layer => (IEnumerable<Linear>)[layer.QueryKeyValue, layer.Output, .. layer.Router is null ? Array.Empty<Linear>() : [layer.Router], .. layer.Mlps.SelectMany(mlp => new[] { mlp.Up, mlp.Down })]), head];
+
+    internal override (string Name, List<IEmbeddingAdapter> Adapters)? TokenEmbedding => ($"{prefix}{names.Embedding}.weight", embeddingAdapters);
+
+    internal override string? HeadName => Parameters.ContainsKey(ScoreName) ? ScoreName : $"{names.Head}.weight";
+
+    readonly List<IEmbeddingAdapter> embeddingAdapters = [];
+
     void Build(ITensorSource source, Func<string, bool> has)
     {
         using var noGrad = no_grad();

@@ -84,6 +84,11 @@ public sealed partial class Decoder : Network
         }
 
         Tensor x = embedding.index_select(0, ids.flatten()).unflatten(0, ids.shape);
+        foreach (IEmbeddingAdapter adapter in embeddingAdapters)
+        {
+            x = adapter.Apply(ids, x);
+        }
+
         if (Config.EmbeddingScale != 1)
         {
             // Rounded to the arithmetic's type first, as the family's reference does.

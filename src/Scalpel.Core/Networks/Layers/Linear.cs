@@ -19,8 +19,22 @@ sealed class Linear(Tensor weight, Tensor? bias, bool transposed = false)
 
     public long Outputs => transposed ? weight.shape[1] : weight.shape[0];
 
-    /// <summary>[..., in] → [..., out].</summary>
+    /// <summary>Adapters at work, in the order in which they act.</summary>
+    public List<ILinearAdapter> Adapters { get; } = [];
+
+    /// <summary>[..., in] → [..., out], adapters included.</summary>
     public Tensor Apply(Tensor x)
+    {
+        Tensor y = Product(x);
+        foreach (ILinearAdapter adapter in Adapters)
+        {
+            y = adapter.Apply(x, y, this);
+        }
+
+        return y;
+    }
+
+    Tensor Product(Tensor x)
     {
         if (!transposed)
         {

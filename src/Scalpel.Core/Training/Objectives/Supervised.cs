@@ -37,10 +37,8 @@ public static class Supervised
             loss = loss * (1 - options.LabelSmoothing) + even * options.LabelSmoothing;
         }
 
-        return new Objective(loss.MoveToOuterDisposeScope(), new Dictionary<string, double>
-        {
-            ["mean_token_accuracy"] = TokenScores.Accuracy(shifted, ids, mask),
-        });
+        // Accuracy or entropy would cost another pass over the largest tensor of the step: see TokenScores.
+        return new Objective(loss.MoveToOuterDisposeScope(), new Dictionary<string, double>());
     }
 
     /// <summary>log p of each labelled token, [batch, T − 1]; 0 where ignored.</summary>

@@ -1,0 +1,273 @@
+using System.Diagnostics;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Scalpel.Training;
+
+/// <summary>
+/// Trains named tensors by the loss that a task gives; knows nothing of what they belong to. Killed at any moment and
+/// resumed, it ends with the same bytes as an undisturbed run.
+/// </summary>
+public sealed class Trainer : IDisposable
+{
+    readonly TrainerOptions options;
+    readonly TrainedParameters parameters;
+    readonly Optimizer optimizer;
+    readonly WeightAverage[] averages;
+    Tensor[] bestValues = [];
+    double? best;
+    int sinceBest;
+
+    /// <summary>Prepares a run over the given tensors; their memory moves into flat buffers.</summary>
+    /// <exception cref="BadInputException">There is no tensor, or an option cannot be used.</exception>
+    public Trainer(IReadOnlyList<TrainableTensor> tensors, TrainerOptions options)
+    {
+        Check(options);
+        this.options = options;
+        parameters = new TrainedParameters(tensors);
+        optimizer = options.Optimizer(parameters.Groups);
+        averages = options.Average is null ? [] : [.. parameters.Groups.Select(group => new ExponentialAverage(group.Values, options.Average))];
+    }
+
+    /// <summary>The parameters in their buffers.</summary>
+    public TrainedParameters Parameters => parameters;
+
+    /// <summary>Called after each step with its number, loss, rate, norm of the gradients and metrics.</summary>
+    public Action<StepReport>? OnStep { get; init; }
+
+    /// <summary>Trains to the end, or until evaluations improve no more.</summary>
+    /// <exception cref="CheckFailedException">A loss or gradient is not finite; the weights are those before that step.</exception>
+    /// <exception cref="BadInputException">The saved state belongs to another run.</exception>
+    public TrainingResult Run(ITrainingTask task, RunContext run)
+    {
+        using TrainingFolder? folder = options.Folder is null ? null : new TrainingFolder(options.Folder, options.Fingerprint);
+        long first = folder is null ? 0 : Restore(folder);
+        double loss = double.NaN;
+        var clock = Stopwatch.StartNew();
+        bool stopped = options.Patience > 0 && sinceBest >= options.Patience;
+        long step = first;
+        for (; step < options.Steps && !stopped; step++)
+        {
+            run.Cancellation.ThrowIfCancellationRequested();
+            StepReport report = Step(task, step);
+            loss = report.Loss;
+            bool evaluates = options.EvaluateEvery > 0 && ((step + 1) % options.EvaluateEvery == 0 || step + 1 == options.Steps);
+            if (evaluates && task.Evaluate() is { } value)
+            {
+                report = report with { Evaluation = value };
+                Judge(value);
+                stopped = options.Patience > 0 && sinceBest >= options.Patience;
+            }
+
+            folder?.Log(report);
+            OnStep?.Invoke(report);
+            run.Report("training", step + 1, options.Steps, Note(report, clock.Elapsed, step + 1 - first));
+            if (folder is not null && ((step + 1) % options.SaveEvery == 0 || step + 1 == options.Steps || stopped))
+            {
+                folder.Save(State(step + 1));
+            }
+        }
+
+        Finish(stopped);
+        return new TrainingResult(step, loss, best, stopped);
+    }
+
+    /// <summary>Frees the buffers; the tensors keep their values.</summary>
+    public void Dispose()
+    {
+        optimizer.Dispose();
+        foreach (WeightAverage average in averages)
+        {
+            average.Dispose();
+        }
+
+        Free(bestValues);
+        parameters.Dispose();
+    }
+
+    StepReport Step(ITrainingTask task, long step)
+    {
+        parameters.ClearGradients();
+        double loss = 0;
+        var metrics = new Dictionary<string, double>();
+        var losses = new double[options.Accumulation];
+        for (int part = 0; part < options.Accumulation; part++)
+        {
+            using var scope = NewDisposeScope();
+            Objective objective = task.Loss(step, part);
+            losses[part] = objective.Loss.ToDouble();
+            if (!double.IsFinite(losses[part]))
+            {
+                throw new CheckFailedException($"The loss of step {step + 1} is {losses[part]}; the weights are those before it. Lower the learning rate ({options.LearningRate}) or look at the data of that step.");
+            }
+
+            objective.Loss.backward();
+            parameters.CollectGradients();
+            loss += losses[part];
+            foreach ((string name, double value) in objective.Metrics)
+            {
+                metrics[name] = metrics.GetValueOrDefault(name) + value / options.Accumulation;
+            }
+        }
+
+        double norm = options.MaxGradNorm is { } largest ? GradientClipping.ByNorm(parameters.Groups, largest) : GradientClipping.Norm(parameters.Groups);
+        if (!double.IsFinite(norm))
+        {
+            throw new CheckFailedException($"The gradient of {NotFinite()} in step {step + 1} is not finite; the weights are those before it. Lower the learning rate ({options.LearningRate}) or look at the data of that step.");
+        }
+
+        double rate = options.LearningRate * options.Schedule.Factor(step);
+        optimizer.Step(rate);
+        for (int i = 0; i < averages.Length; i++)
+        {
+            averages[i].Update(parameters.Groups[i].Values);
+        }
+
+        parameters.Publish();
+        return new StepReport(step, loss, losses, rate, norm, metrics);
+    }
+
+    string NotFinite()
+    {
+        using var scope = NewDisposeScope();
+        return parameters.Groups.SelectMany(group => group.Names.Where(name => !group.Gradient(name).isfinite().all().item<bool>())).FirstOrDefault() ?? "all tensors together";
+    }
+
+    void Judge(double value)
+    {
+        if (double.IsFinite(value) && (best is null || value < best))
+        {
+            best = value;
+            sinceBest = 0;
+            if (options.Patience > 0)
+            {
+                Free(bestValues);
+                bestValues = [.. parameters.Groups.Select(group => group.Values.clone().DetachFromDisposeScope())];
+            }
+        }
+        else
+        {
+            sinceBest++;
+        }
+    }
+
+    // The weights that the run gives: the best evaluated, else the averaged, else the last.
+    void Finish(bool stopped)
+    {
+        IReadOnlyList<ParameterGroup> groups = parameters.Groups;
+        for (int i = 0; i < groups.Count; i++)
+        {
+            Tensor? final = stopped && bestValues.Length > 0 ? bestValues[i] : averages.Length > 0 ? averages[i].Values : null;
+            if (final is not null)
+            {
+                using var noGrad = no_grad();
+                groups[i].Values.copy_(final);
+            }
+        }
+
+        parameters.Publish();
+    }
+
+    TrainingState State(long step)
+    {
+        var tensors = new Dictionary<string, Tensor>(StringComparer.Ordinal);
+        for (int i = 0; i < parameters.Groups.Count; i++)
+        {
+            tensors[$"values.{i}"] = parameters.Groups[i].Values;
+            if (averages.Length > 0)
+            {
+                tensors[$"average.{i}"] = averages[i].Values;
+            }
+
+            if (bestValues.Length > 0)
+            {
+                tensors[$"best.{i}"] = bestValues[i];
+            }
+        }
+
+        foreach ((string name, Tensor value) in optimizer.SaveState())
+        {
+            tensors[$"optimizer.{name}"] = value;
+        }
+
+        return new TrainingState(step, best, sinceBest, tensors);
+    }
+
+    long Restore(TrainingFolder folder)
+    {
+        using TrainingState? state = folder.Load(options.Resume);
+        if (state is null)
+        {
+            return 0;
+        }
+
+        using var noGrad = no_grad();
+        IReadOnlyList<ParameterGroup> groups = parameters.Groups;
+        for (int i = 0; i < groups.Count; i++)
+        {
+            Tensor values = state.Required($"values.{i}", groups[i].Length);
+            groups[i].Values.copy_(values);
+            if (averages.Length > 0)
+            {
+                averages[i].Values.copy_(state.Required($"average.{i}", groups[i].Length));
+                averages[i].Updates = state.Step;
+            }
+        }
+
+        const string Prefix = "optimizer.";
+        optimizer.LoadState(state.Step, state.Tensors.Where(pair => pair.Key.StartsWith(Prefix, StringComparison.Ordinal)).ToDictionary(pair => pair.Key[Prefix.Length..], pair => pair.Value));
+        best = state.Best;
+        sinceBest = state.SinceBest;
+        bestValues = state.Tensors.ContainsKey("best.0")
+            ? [.. groups.Select((group, i) => state.Required($"best.{i}", group.Length).clone().DetachFromDisposeScope())]
+            : [];
+        parameters.Publish();
+        return state.Step;
+    }
+
+    string Note(StepReport report, TimeSpan elapsed, long done)
+    {
+        double perSecond = done / Math.Max(1e-9, elapsed.TotalSeconds);
+        TimeSpan left = TimeSpan.FromSeconds((options.Steps - report.Step - 1) / perSecond);
+        return FormattableString.Invariant($"loss {report.Loss:0.0000}, rate {report.Rate:0.##e+0}, {perSecond:0.##} steps/s, {left:hh\\:mm\\:ss} left");
+    }
+
+    static void Free(Tensor[] tensors)
+    {
+        foreach (Tensor tensor in tensors)
+        {
+            tensor.Dispose();
+        }
+    }
+
+    static void Check(TrainerOptions options)
+    {
+        if (options.Steps < 1 || options.Accumulation < 1 || options.SaveEvery < 1)
+        {
+            throw new BadInputException($"Steps ({options.Steps}), accumulation ({options.Accumulation}) and steps between states ({options.SaveEvery}) must be at least 1.");
+        }
+
+        if (!(options.LearningRate > 0) || double.IsInfinity(options.LearningRate))
+        {
+            throw new BadInputException($"The learning rate is {options.LearningRate}; it must be a number above 0, for example 1e-4.");
+        }
+
+        if (options.Patience > 0 && options.EvaluateEvery <= 0)
+        {
+            throw new BadInputException("Stopping early needs evaluations; say after how many steps to evaluate.");
+        }
+    }
+}
+
+/// <summary>What a step did.</summary>
+/// <param name="Step">Its number, from 0.</param>
+/// <param name="Loss">Its loss.</param>
+/// <param name="Losses">The losses of its passes.</param>
+/// <param name="Rate">The learning rate used.</param>
+/// <param name="GradNorm">Norm of the gradients before clipping.</param>
+/// <param name="Metrics">What the task measured, the mean over passes.</param>
+public sealed record StepReport(long Step, double Loss, IReadOnlyList<double> Losses, double Rate, double GradNorm, IReadOnlyDictionary<string, double> Metrics)
+{
+    /// <summary>Value on held-out data after the step, if it was measured.</summary>
+    public double? Evaluation { get; init; }
+}
