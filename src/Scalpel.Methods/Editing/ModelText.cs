@@ -47,8 +47,9 @@ static class ModelText
     {
         using var scope = NewDisposeScope();
         using var generator = new Generator(run.Seed, CPU);
-        Tensor start = full([10, 1], DocumentStart(model), dtype: ScalarType.Int64);
-        return ["{}", .. ((int[])[5, 10]).SelectMany(length => Templates(model, Continue(model, start, length, topK: 5, generator, run).narrow(1, 1, length)))];
+        using Tensor start = full([20, 1], DocumentStart(model), dtype: ScalarType.Int64);
+        Tensor rows = Continue(model, start, 10, topK: 5, generator, run).narrow(1, 1, 10);
+        return ["{}", .. Templates(model, rows.narrow(0, 0, 10).narrow(1, 0, 5).contiguous()), .. Templates(model, rows.narrow(0, 10, 10).contiguous())];
     }
 
     /// <summary>Contexts of MEMIT: the bare one, and one of ten tokens after each of five words.</summary>
