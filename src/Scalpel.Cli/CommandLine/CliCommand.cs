@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Scalpel.Checkpoints.Hub;
 using Scalpel.Cli.Output;
 
 namespace Scalpel.Cli.CommandLine;
@@ -23,7 +24,7 @@ abstract class CliCommand : Command
 
     /// <summary>The argument that names a model.</summary>
     protected static Argument<string> ModelArgument(string name = "MODEL") =>
-        new(name) { Description = "Folder, .safetensors or .gguf file." };
+        new(name) { Description = "Folder, .safetensors or .gguf file, or hf:owner/name[@revision]." };
 
     /// <summary><c>--bf16</c>, for commands that run a model.</summary>
     protected static Option<bool> BFloat16Option() => new("--bf16") { Description = "Compute in bfloat16 instead of float32." };
@@ -63,6 +64,12 @@ sealed class Invocation(ParseResult parsed, ConsoleOutput output, CancellationTo
 
     /// <summary>Whether the user gave the option.</summary>
     public bool Has(Option option) => parsed.GetResult(option) is { Implicit: false };
+
+    /// <summary>The folder or file of a model argument; a model of the hub is downloaded first.</summary>
+    public string Model(Argument<string> argument) => Model(Get(argument));
+
+    /// <summary>The folder or file of a model that the user named; one of the hub is downloaded first.</summary>
+    public string Model(string location) => HubClient.ResolveAsync(location, Context()).GetAwaiter().GetResult();
 
     /// <summary>A run context with the seed, live progress and cancellation.</summary>
     public RunContext Context(ulong seed = 0) => new() { Seed = seed, Progress = Output.Progress, Cancellation = Cancellation };

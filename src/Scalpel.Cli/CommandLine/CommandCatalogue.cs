@@ -36,6 +36,7 @@ static class CommandCatalogue
             new CommandGroup("patch", "Patches: look into them, check, sign, apply to files, take back, compare, add.",
                 new PatchInspectCommand(), new PatchVerifyCommand(), new PatchSignCommand(), new PatchApplyCommand(), new PatchRevertCommand(), new PatchDiffCommand(), new PatchComposeCommand()),
             new ParityCommand(),
+            new FuzzCommand(),
             new MethodsCommand(),
         };
         root.Add(CliCommand.Json);

@@ -43,7 +43,7 @@ sealed class EditCommand : CliCommand
 
         IReadOnlyList<FactEdit> facts = Facts(call);
         IEditor editor = MethodRegistry.Create<IEditor>(call.Get(method), OptionBinder.FromPairs(call.Get(set)));
-        using Decoder decoder = Decoder.Load(call.Get(model));
+        using Decoder decoder = Decoder.Load(call.Model(model));
         using Patch patch = editor.Edit(decoder, facts, call.Context(call.Get(seed)));
         patch.Save(path, call.Get(force));
         IReadOnlyList<TensorChange> changes = PatchInspection.Inspect(patch, decoder.Source);

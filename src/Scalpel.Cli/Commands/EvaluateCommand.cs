@@ -41,7 +41,7 @@ sealed class EvaluateCommand : CliCommand
 
         IReadOnlyList<FactEdit> facts = FactFile.Read(call.Get(requests));
         using Patch change = Patch.Load(call.Get(patch));
-        using Decoder decoder = Decoder.Load(call.Get(model));
+        using Decoder decoder = Decoder.Load(call.Model(model));
         var options = new EditEvaluationOptions { Text = call.Get(text) is { } file ? TextFile.Read(file) : null, FluencyFacts = call.Get(fluency) };
         Scorecard card = new EditEvaluation(options).Run(decoder, change, facts, call.Context(call.Get(seed)));
         if (call.Get(output) is { } path)

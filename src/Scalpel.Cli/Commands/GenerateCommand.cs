@@ -68,7 +68,7 @@ sealed class GenerateCommand : CliCommand
             Seed = call.Get(seed),
         };
         options.Validate();
-        using Decoder decoder = Decoder.Load(call.Get(model), DTypeOf(call, bf16));
+        using Decoder decoder = Decoder.Load(call.Model(model), DTypeOf(call, bf16));
         using PatchStack applied = PatchStack.Apply(decoder, call.Get(patches));
         string text = call.Get(chat) ? ChatText(decoder, call.Get(prompt)) : call.Get(prompt);
         bool stream = !call.Output.Json;

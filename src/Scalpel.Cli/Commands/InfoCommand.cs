@@ -25,7 +25,7 @@ sealed class InfoCommand : CliCommand
 
     public override void Execute(Invocation call)
     {
-        using Checkpoint checkpoint = Checkpoint.Open(call.Get(model));
+        using Checkpoint checkpoint = Checkpoint.Open(call.Model(model));
         JsonObject facts = Facts(checkpoint, call.Get(noHash) ? null : call.Context());
         foreach (string warning in checkpoint.Warnings)
         {

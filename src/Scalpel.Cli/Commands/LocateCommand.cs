@@ -39,7 +39,7 @@ sealed class LocateCommand : CliCommand
             throw new BadInputException($"{folder} exists already; choose another folder or add --force to replace it.");
         }
 
-        using Decoder decoder = Decoder.Load(call.Get(model));
+        using Decoder decoder = Decoder.Load(call.Model(model));
         CausalTrace trace = new CausalTracing(new CausalTracingOptions { Samples = call.Get(samples) })
             .Trace(decoder, call.Get(subject), call.Get(prompt), call.Context(call.Get(seed)));
         if (call.Get(target) is { } expected && !expected.Trim().StartsWith(trace.Answer.Trim(), StringComparison.OrdinalIgnoreCase))

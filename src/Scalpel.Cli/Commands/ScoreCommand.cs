@@ -36,7 +36,7 @@ sealed class ScoreCommand : CliCommand
         }
 
         string content = TextFile.Read(call.Get(text));
-        using Decoder decoder = Decoder.Load(call.Get(model), DTypeOf(call, bf16));
+        using Decoder decoder = Decoder.Load(call.Model(model), DTypeOf(call, bf16));
         using PatchStack applied = PatchStack.Apply(decoder, call.Get(patches));
         int[] ids = decoder.Tokenizer.Encode(content).Ids;
         if (ids.Length < 2)

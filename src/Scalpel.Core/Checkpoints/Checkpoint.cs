@@ -163,6 +163,7 @@ static class JsonFile
             }
 
             bytes = File.ReadAllBytes(path);
+            RequireUnicode(path, bytes);
             return JsonNode.Parse(bytes, documentOptions: new JsonDocumentOptions { MaxDepth = 32, AllowDuplicateProperties = false }) as JsonObject
                 ?? throw new CheckpointException(path, CheckpointProblem.HeaderSyntax, "is not a JSON object.");
         }
@@ -173,6 +174,29 @@ static class JsonFile
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             throw new CheckpointException(path, CheckpointProblem.Missing, $"cannot be read: {e.Message}");
+        }
+    }
+
+    /// <summary>Refuses text that only shows itself as broken when a value is read: wrong UTF-8, halves of surrogate pairs.</summary>
+    /// <exception cref="CheckpointException">There is some; the error names the byte.</exception>
+    /// <exception cref="JsonException">The bytes are no JSON.</exception>
+    public static void RequireUnicode(string path, ReadOnlySpan<byte> json)
+    {
+        var reader = new Utf8JsonReader(json, new JsonReaderOptions { MaxDepth = 256 });
+        bool valid = System.Text.Unicode.Utf8.IsValid(json);
+        try
+        {
+            while (reader.Read())
+            {
+                if (reader.TokenType is JsonTokenType.String or JsonTokenType.PropertyName && (reader.ValueIsEscaped || !valid))
+                {
+                    reader.GetString();
+                }
+            }
+        }
+        catch (InvalidOperationException)
+        {
+            throw new CheckpointException(path, CheckpointProblem.HeaderSyntax, "has a string that is not valid Unicode; the file is damaged.", offset: reader.TokenStartIndex);
         }
     }
 }

@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Scalpel.Checkpoints.Hub;
 using Scalpel.Checkpoints;
 using Scalpel.Lab.Evaluations;
 using Scalpel.Lab.Recipes;
@@ -60,7 +61,7 @@ public sealed class EditRun
         RunContext run = context with { Seed = recipe.Seed };
         AtomicFile.WriteText(PathOf("recipe.yaml"), recipe.Resolved());
         AtomicFile.WriteText(PathOf("environment.json"), Environment().ToJsonString(Indented) + "\n");
-        using Decoder model = Decoder.Load(recipe.Model);
+        using Decoder model = Decoder.Load(HubClient.ResolveAsync(recipe.Model, run).GetAwaiter().GetResult());
         Note("model", new JsonObject { ["configuration"] = model.ConfigHash, ["tensors"] = model.Parameters.Count });
 
         CausalTrace? trace = recipe.Locate ? Stage("trace", () => new CausalTracing().Trace(model, recipe.Requests[0].Subject, recipe.Requests[0].Prompt, run), TraceJson.Write, TraceJson.Read) : null;

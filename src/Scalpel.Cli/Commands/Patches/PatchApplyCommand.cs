@@ -29,7 +29,7 @@ sealed class PatchApplyCommand : CliCommand
 
     public override void Execute(Invocation call)
     {
-        using Checkpoint checkpoint = Checkpoint.Open(call.Get(model));
+        using Checkpoint checkpoint = Checkpoint.Open(call.Model(model));
         using Patch patch = PatchOptions.Load(call.Get(path));
         var options = new ApplyOptions { Scale = call.Get(scale), Force = call.Get(force), Overwrite = call.Get(force), Provided = call.Get(provided) };
         IReadOnlyList<string> other = call.Get(force) ? patch.Differences(checkpoint) : [];

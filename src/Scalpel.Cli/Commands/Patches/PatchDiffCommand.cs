@@ -26,7 +26,7 @@ sealed class PatchDiffCommand : CliCommand
 
     public override void Execute(Invocation call)
     {
-        using Checkpoint a = Checkpoint.Open(call.Get(from)), b = Checkpoint.Open(call.Get(to));
+        using Checkpoint a = Checkpoint.Open(call.Model(from)), b = Checkpoint.Open(call.Model(to));
         IReadOnlyList<string> names = PatchFiles.Diff(a, b, call.Get(output), overwrite: call.Get(force), run: call.Context());
         call.Output.Emit(new JsonObject { ["patch"] = call.Get(output), ["tensors"] = PatchApplyCommand.Names(names), ["bytes"] = new FileInfo(call.Get(output)).Length });
         call.Output.Line($"{call.Get(output)}: {names.Count} of {a.Tensors.Count} tensors differ.");

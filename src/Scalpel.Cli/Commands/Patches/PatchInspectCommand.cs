@@ -23,7 +23,7 @@ sealed class PatchInspectCommand : CliCommand
     public override void Execute(Invocation call)
     {
         using Patch patch = PatchOptions.Load(call.Get(path));
-        using Checkpoint? checkpoint = call.Get(model) is { } location ? Checkpoint.Open(location) : null;
+        using Checkpoint? checkpoint = call.Get(model) is { } location ? Checkpoint.Open(call.Model(location)) : null;
         if (checkpoint is not null && patch.Differences(checkpoint) is { Count: > 0 } other)
         {
             throw new BadInputException($"{call.Get(path)} was made for another base than {checkpoint.Location}: {string.Join(", ", other.Take(8))} differ; give its own base or leave --base out.");

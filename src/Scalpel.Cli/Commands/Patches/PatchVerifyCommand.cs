@@ -40,7 +40,7 @@ sealed class PatchVerifyCommand : CliCommand
             }
         }
 
-        using Checkpoint? checkpoint = call.Get(model) is { } location ? Checkpoint.Open(location) : null;
+        using Checkpoint? checkpoint = call.Get(model) is { } location ? Checkpoint.Open(call.Model(location)) : null;
         IReadOnlyList<string> other = checkpoint is null ? [] : patch.Differences(checkpoint);
         if (other.Count > 0)
         {

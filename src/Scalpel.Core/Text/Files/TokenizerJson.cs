@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Scalpel.Checkpoints;
 using Scalpel.Text.Models;
 using Scalpel.Text.Pipeline;
 
@@ -47,7 +48,9 @@ static class TokenizerJson
                 throw new BadInputException($"{file} is larger than {MaxBytes} bytes, which no tokenizer is.");
             }
 
-            return JsonDocument.Parse(File.ReadAllBytes(file), new JsonDocumentOptions { MaxDepth = MaxDepth });
+            byte[] bytes = File.ReadAllBytes(file);
+            JsonFile.RequireUnicode(file, bytes);
+            return JsonDocument.Parse(bytes, new JsonDocumentOptions { MaxDepth = MaxDepth });
         }
         catch (JsonException e)
         {
