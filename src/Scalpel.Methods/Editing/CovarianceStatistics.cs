@@ -146,16 +146,16 @@ sealed record StatisticsText(string? File, int Tokens)
     public const int DefaultTokens = 8192;
 
     // Rows of this many tokens: long enough for context, short enough that a corpus of the model's own is quickly written.
-    const int Width = 128;
+    const int MostWidth = 128;
 
     /// <summary>What tells this text from others.</summary>
     public string Identity(RunContext run) => File is null ? $"own {run.Seed} {Tokens}" : $"file {Hash()} {Tokens}";
 
-    /// <summary>Token ids, int64 [rows, 128].</summary>
+    /// <summary>Token ids, int64 [rows, up to 128].</summary>
     /// <exception cref="BadInputException">The file cannot be read or is empty.</exception>
     public Tensor Read(Decoder model, RunContext run)
     {
-        int rows = Math.Max(1, Tokens / Width);
+        int width = Math.Min(MostWidth, model.Config.MaxPositions), rows = Math.Max(1, Tokens / width);
         if (File is null)
         {
             using var scope = NewDisposeScope();
@@ -166,16 +166,16 @@ sealed record StatisticsText(string? File, int Tokens)
             {
                 run.Report("text of the model's own", done, rows);
                 using Tensor start = full([Math.Min(Together, rows - done), 1], ModelText.DocumentStart(model), dtype: ScalarType.Int64);
-                parts.Add(ModelText.Continue(model, start, Width, topK: 0, generator, run));
+                parts.Add(ModelText.Continue(model, start, width, topK: 0, generator, run));
             }
 
-            return cat(parts).narrow(1, 1, Width).contiguous().MoveToOuterDisposeScope();
+            return cat(parts).narrow(1, 1, width).contiguous().MoveToOuterDisposeScope();
         }
 
         var ids = new List<long>(Tokens);
         using (StreamReader reader = Open())
         {
-            while (ids.Count < rows * Width && reader.ReadLine() is { } line)
+            while (ids.Count < rows * width && reader.ReadLine() is { } line)
             {
                 if (line.Length > 0)
                 {
@@ -184,9 +184,9 @@ sealed record StatisticsText(string? File, int Tokens)
             }
         }
 
-        int whole = Math.Min(rows, ids.Count / Width);
-        return whole > 0 ? tensor(ids.Take(whole * Width).ToArray()).view(whole, Width)
-            : throw new BadInputException($"{File} has {ids.Count} tokens; statistics need at least {Width}, and twice as many as the MLP is wide to be of use.");
+        int whole = Math.Min(rows, ids.Count / width);
+        return whole > 0 ? tensor(ids.Take(whole * width).ToArray()).view(whole, width)
+            : throw new BadInputException($"{File} has {ids.Count} tokens; statistics need at least {width}, and twice as many as the MLP is wide to be of use.");
     }
 
     StreamReader Open()
