@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Scalpel.Cli.Commands;
+using Scalpel.Cli.Commands.Data;
 using Scalpel.Cli.Commands.Patches;
 
 namespace Scalpel.Cli.CommandLine;
@@ -37,6 +38,7 @@ static class CommandCatalogue
                 new PatchInspectCommand(), new PatchVerifyCommand(), new PatchSignCommand(), new PatchApplyCommand(), new PatchRevertCommand(), new PatchDiffCommand(), new PatchComposeCommand()),
             new ParityCommand(),
             new FuzzCommand(),
+            new CommandGroup("data", "Data sets of others: list them, download them from their origins.", new DataListCommand(), new DataGetCommand()),
             new MethodsCommand(),
         };
         root.Add(CliCommand.Json);
