@@ -141,8 +141,8 @@ public sealed class TrainingParity : IParityKind
         {
             (this.model, this.batches) = (model, batches);
             options = new DirectPreferenceOptions { Losses = [(loss, 1)], Beta = beta };
-            using var noGrad = no_grad();
-            reference = [.. Enumerable.Range(0, (int)batches.Count).Select(i => LogProbs(i))];
+            // With gradients on, as in training: the same path gives the same bits, so that the first margins are exactly 0.
+            reference = [.. Enumerable.Range(0, (int)batches.Count).Select(i => LogProbs(i).detach())];
         }
 
         public Objective Loss(long step, int part) => DirectPreference.Loss(LogProbs(step), reference[step], batches["completion_mask", step], options);

@@ -23,9 +23,10 @@ sealed class Linear(Tensor weight, Tensor? bias, bool transposed = false)
     public List<ILinearAdapter> Adapters { get; } = [];
 
     /// <summary>[..., in] → [..., out], adapters included.</summary>
-    public Tensor Apply(Tensor x)
+    public Tensor Apply(Tensor x) => Adapted(x, Product(x));
+
+    Tensor Adapted(Tensor x, Tensor y)
     {
-        Tensor y = Product(x);
         foreach (ILinearAdapter adapter in Adapters)
         {
             y = adapter.Apply(x, y, this);
@@ -59,7 +60,7 @@ sealed class Linear(Tensor weight, Tensor? bias, bool transposed = false)
         using var scope = NewDisposeScope();
         Tensor columns = x.flatten(0, -2).t();                                                   // [in, positions]
         Tensor product = bias is null ? weight.mm(columns) : addmm(bias.unsqueeze(1), weight, columns, 1, 1);
-        return product.t().unflatten(0, x.shape[..^1]).MoveToOuterDisposeScope();
+        return Adapted(x, product.t().unflatten(0, x.shape[..^1])).MoveToOuterDisposeScope();
     }
 
     const int FromPositions = 64;

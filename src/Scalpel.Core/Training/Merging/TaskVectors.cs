@@ -35,7 +35,7 @@ public static class TaskVectors
     public static Tensor MagnitudePrune(IReadOnlyList<Tensor> deltas, IReadOnlyList<double> weights, double density) =>
         Linear([.. deltas.Select(delta => Trim(delta, density))], weights);
 
-    /// <summary>TIES: trimmed, weighted, the sign of each entry elected; the sum of the entries that agree divided by their number.</summary>
+    /// <summary>TIES: trimmed, the sign of each entry elected; the weighted sum of the entries that agree divided by their number.</summary>
     /// <param name="deltas">Changes.</param>
     /// <param name="weights">One each.</param>
     /// <param name="density">Share of the entries that stay.</param>
@@ -61,14 +61,14 @@ public static class TaskVectors
         Elected(Dropped(deltas, masks, density), weights, election);
 
     /// <summary>The ⌊density·n⌋ largest entries, the others 0.</summary>
-    internal static Tensor Trim(Tensor delta, double density)
+    internal static Tensor Trim(Tensor delta, double density, long atLeast = 0)
     {
         if (density >= 1)
         {
             return delta;
         }
 
-        long keep = (long)(density * delta.numel());
+        long keep = Math.Max(atLeast, (long)(density * delta.numel()));
         Tensor flat = delta.flatten();
         (_, Tensor where) = flat.abs().topk((int)keep, 0);
         return zeros_like(flat).index_copy(0, where, flat.index_select(0, where)).view(delta.shape);
@@ -78,11 +78,12 @@ public static class TaskVectors
 
     static Tensor Elected(Tensor[] deltas, IReadOnlyList<double> weights, SignElection election)
     {
-        Tensor weighted = stack([.. deltas.Select((delta, i) => delta * weights[i])]);
+        // Weights take no part in the election.
+        Tensor stacked = stack(deltas), votes = Sum(election == SignElection.Total ? stacked : stacked.sign());
         // A tie elects the positive sign.
-        Tensor votes = election == SignElection.Total ? Sum(weighted) : Sum(weighted.sign());
-        Tensor majority = where(votes.ge(0), 1.0, -1.0);
-        Tensor agrees = weighted.sign().eq(majority.unsqueeze(0).to_type(weighted.dtype)).to_type(weighted.dtype);
+        Tensor majority = where(votes.ge(0), 1.0, -1.0).to_type(stacked.dtype);
+        Tensor agrees = stacked.sign().eq(majority.unsqueeze(0)).to_type(stacked.dtype);
+        Tensor weighted = stack([.. deltas.Select((delta, i) => delta * weights[i])]);
         return Sum(weighted * agrees) / Sum(agrees).clamp_min(1);
     }
 
