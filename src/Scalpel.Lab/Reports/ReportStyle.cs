@@ -22,7 +22,7 @@ static class ReportStyle
         section > :last-child { margin-bottom: 0; }
         .facts { margin: 0; padding: 0; list-style: none; font-size: 1.08rem; }
         .facts li + li { margin-top: .4em; }
-        del { color: var(--quiet); } ins { color: var(--accent); font-weight: 600; text-decoration: none; }
+        del { color: var(--quiet); } ins { margin-left: .25em; color: var(--accent); font-weight: 600; text-decoration: none; }
         table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
         th, td { padding: 9px 12px 9px 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; overflow-wrap: anywhere; }
         tbody tr:last-child > * { border-bottom: 0; }
@@ -32,7 +32,7 @@ static class ReportStyle
         .scores td, .tensors td { white-space: nowrap; }
         th small { display: block; color: var(--quiet); font-size: .82rem; line-height: 1.4; }
         .kind { display: block; color: var(--quiet); font-size: .78rem; }
-        .wanted .mark { color: var(--good); } .unwanted .mark { color: var(--bad); } .mark { font-weight: 700; }
+        .wanted .mark { color: var(--good); } .unwanted .mark { color: var(--bad); } .mark { font-weight: 700; margin-right: .35em; }
         .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
         .bar { display: inline-block; width: 56px; height: 7px; margin-right: 8px; border-radius: 4px; background: linear-gradient(to right, var(--accent) calc(var(--share) * 100%), var(--line) 0); }
         .map { margin: 22px 0 0; } .map + .map { margin-top: 30px; }
