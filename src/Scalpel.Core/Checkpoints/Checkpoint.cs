@@ -104,6 +104,31 @@ public abstract class Checkpoint : IDisposable
     /// <param name="dtype">The type to convert to; by default the stored one, float32 for quantised blocks.</param>
     public abstract Tensor Read(string name, ScalarType? dtype = null);
 
+    /// <summary>Reads a tensor into a tensor of its shape, converting to its type; straight into its memory where that is contiguous.</summary>
+    /// <param name="name">The stored tensor's name.</param>
+    /// <param name="target">On the CPU, of the shape of the entry.</param>
+    /// <exception cref="CheckpointException">There is no tensor of that name, or it has another shape.</exception>
+    public void ReadInto(string name, Tensor target)
+    {
+        TensorEntry entry = Entry(name);
+        if (!entry.Shape.SequenceEqual(target.shape))
+        {
+            throw new CheckpointException(entry.File, CheckpointProblem.Shape,
+                $"has the shape [{string.Join(", ", entry.Shape)}]; [{string.Join(", ", target.shape)}] is expected.", name);
+        }
+
+        if (target.device_type == DeviceType.CPU && target.is_contiguous() && FillDirectly(entry, target))
+        {
+            return;
+        }
+
+        using Tensor read = Read(name, target.dtype);
+        target.copy_(read);
+    }
+
+    /// <summary>Fills a contiguous tensor of the entry's shape without anything in between; false when that is not possible.</summary>
+    private protected virtual bool FillDirectly(TensorEntry entry, Tensor target) => false;
+
     /// <summary>SHA-256 of a tensor's stored bytes, lower-case hexadecimal.</summary>
     public string Hash(string name)
     {

@@ -141,6 +141,9 @@ sealed class SafeTensorsCheckpoint : Checkpoint
 
     public override Tensor Read(string name, ScalarType? dtype = null) => files[Entry(name).File].Read(name, dtype);
 
+    private protected override unsafe bool FillDirectly(TensorEntry entry, Tensor target) =>
+        StoredTensor.Fill(entry.Type, files[entry.File].Pointer(entry), target, target.numel());
+
     protected override void Close()
     {
         foreach (SafeTensorsFile file in files.Values)

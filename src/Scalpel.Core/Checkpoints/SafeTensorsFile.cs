@@ -91,8 +91,10 @@ public sealed class SafeTensorsFile : IDisposable
     public unsafe Tensor Read(string name, ScalarType? dtype = null)
     {
         TensorEntry entry = Entry(name);
-        return StoredTensor.Read(Path, entry, file.Pointer(entry.Offset, entry.Length), dtype);
+        return StoredTensor.Read(Path, entry, Pointer(entry), dtype);
     }
+
+    internal unsafe byte* Pointer(TensorEntry entry) => file.Pointer(entry.Offset, entry.Length);
 
     /// <inheritdoc/>
     public void Dispose() => file.Dispose();

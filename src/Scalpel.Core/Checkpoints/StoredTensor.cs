@@ -82,28 +82,53 @@ public static unsafe class StoredTensor
         }
 
         Tensor result = empty(entry.Shape.ToArray(), dtype: target);
-        if (count == 0)
+        if (Fill(entry.Type, source, result, count))
         {
-            return result;
-        }
-
-        byte* into = Pointer(result);
-        int size1 = entry.Type.BlockBytes();
-        if (NaturalType(entry.Type) == target && entry.Type is not (StorageType.F8E4M3 or StorageType.F8E5M2))
-        {
-            InChunks(count, (at, length) => Buffer.MemoryCopy(source + at * size1, into + at * size1, length * size1, length * size1));
-            return result;
-        }
-
-        if (target == ScalarType.Float32 && FloatReader(entry.Type) is { } read)
-        {
-            InChunks(count, (at, length) => read((IntPtr)(source + at * size1), (IntPtr)(into + at * 4), checked((int)length)));
             return result;
         }
 
         result.Dispose();
         using Tensor natural = Read(path, entry, source, null);
         return natural.to_type(target);
+    }
+
+    /// <summary>
+    /// Converts stored elements straight into a contiguous tensor's memory, on all cores; false when there is no direct way
+    /// from the one type to the other.
+    /// </summary>
+    internal static bool Fill(StorageType type, byte* source, Tensor target, long count)
+    {
+        if (count == 0)
+        {
+            return true;
+        }
+
+        byte* into = Pointer(target);
+        if (type.IsQuantised())
+        {
+            if (target.dtype != ScalarType.Float32)
+            {
+                return false;
+            }
+
+            Gguf.Dequantiser.Expand(type, source, (float*)into, count / type.BlockElements());
+            return true;
+        }
+
+        int size = type.BlockBytes();
+        if (NaturalType(type) == target.dtype && type is not (StorageType.F8E4M3 or StorageType.F8E5M2))
+        {
+            InChunks(count, (at, length) => Buffer.MemoryCopy(source + at * size, into + at * size, length * size, length * size));
+            return true;
+        }
+
+        if (target.dtype == ScalarType.Float32 && FloatReader(type) is { } read)
+        {
+            InChunks(count, (at, length) => read((IntPtr)(source + at * size), (IntPtr)(into + at * 4), checked((int)length)));
+            return true;
+        }
+
+        return false;
     }
 
     static Action<IntPtr, IntPtr, int>? FloatReader(StorageType type) => type switch

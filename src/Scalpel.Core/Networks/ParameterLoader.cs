@@ -94,14 +94,13 @@ sealed class CheckpointSource(Checkpoint checkpoint, Func<string, bool> isBuffer
         }
 
         taken.Add(name);
-        using Tensor read = checkpoint.Read(name, target.dtype);
-        if (!read.shape.SequenceEqual(target.shape))
+        if (!entry.Shape.SequenceEqual(target.shape))
         {
             throw new CheckpointException(entry.File, CheckpointProblem.Shape,
-                $"has the shape [{string.Join(", ", read.shape)}]; by the configuration [{string.Join(", ", target.shape)}] is expected.", name);
+                $"has the shape [{string.Join(", ", entry.Shape)}]; by the configuration [{string.Join(", ", target.shape)}] is expected.", name);
         }
 
-        target.copy_(read);
+        checkpoint.ReadInto(name, target);
         return true;
     }
 

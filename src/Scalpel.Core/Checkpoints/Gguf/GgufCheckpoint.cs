@@ -76,6 +76,9 @@ public sealed class GgufCheckpoint : Checkpoint
         return canonical;
     }
 
+    private protected override unsafe bool FillDirectly(TensorEntry entry, Tensor target) =>
+        orders[entry.Name] == RowOrder.Same && StoredTensor.Fill(entry.Type, File.Pointer(entry.Offset, entry.Length), target, target.numel());
+
     /// <summary>
     /// A changed tensor as it is written to the file: in the file's name, shape and row order and in one of
     /// <see cref="Quantiser.Types"/>.

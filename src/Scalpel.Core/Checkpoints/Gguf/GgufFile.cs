@@ -76,6 +76,8 @@ public sealed class GgufFile : IDisposable
     /// <summary>Bytes of the file, valid until this is disposed.</summary>
     public ReadOnlySpan<byte> Bytes(long offset, int count) => file.Span(offset, count);
 
+    internal unsafe byte* Pointer(long offset, long count) => file.Pointer(offset, count);
+
     /// <summary>Reads a tensor into memory of its own, in the file's own shape and order.</summary>
     /// <param name="name">Its name in the file.</param>
     /// <param name="dtype">The type to convert to; by default the stored one, float32 for blocks.</param>
