@@ -6,7 +6,7 @@ namespace Scalpel.Methods.Editing;
 
 /// <summary>
 /// Facts whose vectors are searched together. Rows are laid out so that all lookup tokens stand in one column: what precedes
-/// it lies, padded at the left, in a frozen cache; the columns from it on are what a step computes, from the layer after the
+/// it lies, padded, in a frozen cache; the columns from it on are what a step computes, from the layer after the
 /// edited one.
 /// </summary>
 sealed class VectorBatch : IDisposable
@@ -205,7 +205,9 @@ sealed class VectorBatch : IDisposable
         if (before > 0)
         {
             using var inner = NewDisposeScope();
-            (Tensor prefixIds, Tensor prefixMask, Tensor prefixPositions) = Columns(before, (row, c) => c - (before - row.Lookup));
+            // Padding stands between prefix and lookup token, or, where a window counts columns, before the prefix.
+            bool windows = model.Config.Window.Any(window => window is not null);
+            (Tensor prefixIds, Tensor prefixMask, Tensor prefixPositions) = Columns(before, (row, c) => windows ? c - (before - row.Lookup) : c < row.Lookup ? c : -1);
             using Pass prefix = model.Prepare(prefixIds, prefixMask, prefixPositions, cache);
             model.RunLayers(model.Embed(prefixIds, prefix), 0, model.Config.Layers, prefix);
             prefix.End();

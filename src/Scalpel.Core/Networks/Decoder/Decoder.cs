@@ -213,11 +213,19 @@ public sealed partial class Decoder : Network
             (keys, values) = pass.Cache.Append(l, keys, values);                                           // [B, K, S, e]
         }
 
-        (keys, values) = (Ungrouped(l, "attention.key_ungrouped", keys, pass), Ungrouped(l, "attention.value_ungrouped", values, pass));
-        Tensor queries = query.transpose(1, 2);                                                            // [B, H, T, e]
-        bool tapped = pass.Wants(l, "attention.score") || pass.Wants(l, "attention.pattern");
-        Tensor? pattern = NeedsPattern(pass) || tapped ? Pattern(l, queries, keys, pass) : null;
-        Tensor mixed = pattern is not null ? pattern.matmul(values) : Fused(l, queries, keys, values, pass);
+        Tensor queries = query.transpose(1, 2), mixed;                                                     // [B, H, T, e]
+        if (SharesProducts(l, pass))
+        {
+            mixed = Shared(l, queries, keys, values, pass);
+        }
+        else
+        {
+            (keys, values) = (Ungrouped(l, "attention.key_ungrouped", keys, pass), Ungrouped(l, "attention.value_ungrouped", values, pass));
+            bool tapped = pass.Wants(l, "attention.score") || pass.Wants(l, "attention.pattern");
+            Tensor? pattern = NeedsPattern(pass) || tapped ? Pattern(l, queries, keys, pass) : null;
+            mixed = pattern is not null ? pattern.matmul(values) : Fused(l, queries, keys, values, pass);
+        }
+
         Tensor heads = pass.At(l, "attention.head_value", mixed.transpose(1, 2), headAxis: 2);             // [B, T, H, e]
         Tensor output = (pass.Wants(l, "attention.head_output") ? HeadSum(l, layer, heads, pass) : null) ?? layer.Output.Apply(heads.flatten(2));
         if (layer.AfterAttentionNorm is not null)
@@ -269,6 +277,22 @@ public sealed partial class Decoder : Network
     }
 
     double Scale(int l) => Config.ScaleByInverseLayer ? Config.AttentionScale / (l + 1) : Config.AttentionScale;
+
+    // A few queries after a cache, and heads that share keys and values.
+    bool SharesProducts(int l, Pass pass) =>
+        Config.Heads > Config.KeyValueHeads && pass.Past > 0 && pass.Count <= 16 && !NeedsPattern(pass)
+        && !((string[])["key_ungrouped", "value_ungrouped", "score", "pattern"]).Any(leaf => pass.Wants(l, $"attention.{leaf}"));
+
+    // The heads of a group become rows of one product, so that keys and values are not repeated for each.
+    Tensor Shared(int l, Tensor query, Tensor key, Tensor value, Pass pass)
+    {
+        int share = Config.Heads / Config.KeyValueHeads;
+        double factor = Scale(l) * Math.Sqrt(Config.HeadSize);
+        Tensor rows = query.unflatten(1, [Config.KeyValueHeads, share]).flatten(2, 3);                     // [B, K, share·T, e]
+        Tensor? mask = pass.IsFree(l) ? null : pass.Mask(l).Additive.repeat(1, 1, share, 1);               // [B or 1, 1, share·T, S]
+        Tensor mixed = nn.functional.scaled_dot_product_attention(Math.Abs(factor - 1) < 1e-12 ? rows : rows * factor, key, value, attn_mask: mask);
+        return mixed.unflatten(2, [share, pass.Count]).flatten(1, 2);                                      // [B, H, T, e]
+    }
 
     Tensor Fused(int l, Tensor query, Tensor key, Tensor value, Pass pass)
     {
