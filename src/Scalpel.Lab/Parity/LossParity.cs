@@ -14,6 +14,11 @@ public sealed class LossParity : IParityKind
     public string Kind => "loss";
 
     /// <inheritdoc/>
+    public string? Unsupported(ParityCase parityCase) => parityCase.Json["method"] is { } method
+        ? $"losses of the method '{method}' are not known here"
+        : null;
+
+    /// <inheritdoc/>
     public void Run(ParityCase parityCase, Comparison comparison)
     {
         using var scope = NewDisposeScope();
