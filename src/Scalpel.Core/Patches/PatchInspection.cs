@@ -45,22 +45,17 @@ public static class PatchInspection
             return Measure(change, entry.Type, entry.Length, PatchFiles.BytesOf(checkpoint, entry), PatchFiles.Edited(checkpoint, entry, delta, 1));
         }
 
-        if (delta is AdditiveDelta additive)
+        // By what the patch holds, not by the size that it claims for its base: the file may lie.
+        switch (delta)
         {
-            TileFill<float> fill = additive.Change<float>(StorageType.F32, shape, 1);
-            TensorChange measured = Measure(change, StorageType.F32, target!.Count * 4, null, (into, at) =>
-            {
-                Span<float> values = System.Runtime.InteropServices.MemoryMarshal.Cast<byte, float>(into);
-                for (int i = 0; i < values.Length; i += Delta.TileElements)
-                {
-                    Span<float> tile = values.Slice(i, Math.Min(Delta.TileElements, values.Length - i));
-                    if (!fill(tile, at / 4 + i))
-                    {
-                        tile.Clear();
-                    }
-                }
-            });
-            return checkpoint is null || !checkpoint.Tensors.ContainsKey(name) ? measured : measured with { BaseNorm = NormOf(checkpoint, name) };
+            case DenseAdd dense:
+                return Stored(change, dense.Values, dense.Values.Count);
+            case Sparse sparse:
+                return Stored(change, sparse.Values, target!.Count);
+            case Rows rows:
+                return Stored(change, rows.Values, target!.Count);
+            case LowRank low:
+                return change with { Norm = NormOf(low) };
         }
 
         return delta is DenseXor xor && target is not null ? change with { Changed = ShareOfBits(xor, target) } : change;
@@ -106,6 +101,40 @@ public static class PatchInspection
             BaseNorm = before is null ? null : Math.Sqrt(baseSquares),
             NotFinite = before is null ? change.NotFinite : bad,
         };
+    }
+
+    static TensorChange Stored(TensorChange change, PatchTensor values, long count)
+    {
+        TensorChange measured = Measure(change, values.Type, values.Length, null, (into, at) => values.Bytes(at, into.Length).CopyTo(into));
+        return measured with { Changed = count == 0 ? 0 : measured.Changed * values.Count / count };
+    }
+
+    // ‖U·D‖² is the sum of the products of the entries of UᵀU and D·Dᵀ.
+    static double NormOf(LowRank low)
+    {
+        double[] up = low.Up.Values<double>(), down = low.Down.Values<double>();
+        int rank = (int)low.Rank, outputs = (int)low.Up.Shape[0], inputs = (int)low.Down.Shape[1];
+        double sum = 0;
+        for (int i = 0; i < rank; i++)
+        {
+            for (int j = 0; j < rank; j++)
+            {
+                double left = 0, right = 0;
+                for (int o = 0; o < outputs; o++)
+                {
+                    left += up[o * rank + i] * up[o * rank + j];
+                }
+
+                for (int k = 0; k < inputs; k++)
+                {
+                    right += down[i * inputs + k] * down[j * inputs + k];
+                }
+
+                sum += left * right;
+            }
+        }
+
+        return Math.Abs(low.Scale) * Math.Sqrt(Math.Max(0, sum));
     }
 
     static double ShareOfBits(DenseXor xor, BaseTensor target)

@@ -137,15 +137,33 @@ public static class FuzzTargets
         var samples = new List<byte[]>();
         string hash = new('0', 64);
         PatchTensor Values(params long[] shape) => PatchTensor.Of(StorageType.F32, shape, new byte[StorageType.F32.ByteLength(shape)]);
-        foreach (Delta delta in (Delta[])[new DenseAdd(Values(4, 3)), new LowRank(Values(1, 3), Values(4, 1), 0.5), new Replace(Values(4, 3))])
+        PatchTensor Positions(params long[] values) => PatchTensor.Of(StorageType.I64, [values.Length], System.Runtime.InteropServices.MemoryMarshal.AsBytes(values.AsSpan()).ToArray());
+        using TorchSharp.torch.Tensor before = TorchSharp.torch.zeros(4, 3), after = TorchSharp.torch.ones(4, 3), wide = TorchSharp.torch.zeros(1 << 20), other = TorchSharp.torch.ones(1 << 20);
+        foreach (Delta delta in (Delta[])[new DenseAdd(Values(4, 3)), new LowRank(Values(1, 3), Values(4, 1), 0.5), new Replace(Values(4, 3)), DenseXor.Between(before, after),
+            new Sparse(Positions(1, 7), Values(2)), new Rows(Positions(0, 3), Values(2, 3)), new SetRows(Positions(2), Values(1, 3)), new Append(Values(2, 3)), new Keep(Positions(0, 2), 1),
+            new Scaled(Values(3), 1), new Dora(Values(1, 3), Values(4, 1), Values(4), 0, 2), new Remove()])
         {
             using var patch = new Patch(new PatchInfo { Method = "rome", Seed = 1 }, hash, new Dictionary<string, BaseTensor> { ["w"] = new(StorageType.F32, [4, 3], hash) }, new Dictionary<string, Delta> { ["w"] = delta });
             patch.Save(file, overwrite: true);
             samples.Add(File.ReadAllBytes(file));
         }
 
+        using (var packed = new Patch(new PatchInfo { Method = "diff" }, hash, new Dictionary<string, BaseTensor> { ["w"] = new(StorageType.F32, [1 << 20], hash) }, new Dictionary<string, Delta> { ["w"] = DenseXor.Between(wide, other) })
+        {
+            Structure = new PatchStructure { Config = new System.Text.Json.Nodes.JsonObject { ["vocab_size"] = 5 }, Tokens = [new NewToken("<new>", 4, true)] },
+            Requires = ["sampler"],
+        })
+        {
+            packed.Save(file, overwrite: true);
+            samples.Add(File.ReadAllBytes(file));
+        }
+
         return samples;
     }
 
-    static void ReadPatch(string path) => Patch.Load(path).Dispose();
+    static void ReadPatch(string path)
+    {
+        using Patch patch = Patch.Load(path);
+        PatchInspection.Inspect(patch);
+    }
 }
