@@ -438,6 +438,9 @@ public static unsafe class MatrixVector
 
         /// <summary>Of 2 · Width bfloat16 numbers those at even and those at odd places: a shift and a mask, no shuffle.</summary>
         static abstract void Expand(ushort* from, out V even, out V odd);
+
+        /// <summary>Of 2 · Width numbers those at even places, then those at odd places.</summary>
+        static abstract void Part(float* from, float* to);
     }
 
     readonly struct Lanes512 : ILanes<Vector512<float>>
@@ -463,6 +466,16 @@ public static unsafe class MatrixVector
             Vector512<uint> both = Vector512.Load((uint*)from);
             even = (both << 16).AsSingle();
             odd = (both & Vector512.Create(0xffff0000u)).AsSingle();
+        }
+
+        public static void Part(float* from, float* to)
+        {
+            Lanes256.Part(from, to);
+            Lanes256.Part(from + 16, to + 16);
+            // [even, odd, even, odd] of eight each: the middle two change places.
+            Vector256<float> odd = Vector256.Load(to + 8), even = Vector256.Load(to + 16);
+            even.Store(to + 8);
+            odd.Store(to + 16);
         }
     }
 
@@ -490,6 +503,14 @@ public static unsafe class MatrixVector
             even = (both << 16).AsSingle();
             odd = (both & Vector256.Create(0xffff0000u)).AsSingle();
         }
+
+        public static void Part(float* from, float* to)
+        {
+            Vector256<int> parted = Vector256.Create(0, 2, 4, 6, 1, 3, 5, 7);
+            Vector256<float> a = Vector256.Shuffle(Vector256.Load(from), parted), b = Vector256.Shuffle(Vector256.Load(from + 8), parted);
+            Vector256.Create(a.GetLower(), b.GetLower()).Store(to);
+            Vector256.Create(a.GetUpper(), b.GetUpper()).Store(to + 8);
+        }
     }
 
     readonly struct OneLane : ILanes<float>
@@ -513,6 +534,8 @@ public static unsafe class MatrixVector
             even = BitConverter.UInt32BitsToSingle((uint)from[0] << 16);
             odd = BitConverter.UInt32BitsToSingle((uint)from[1] << 16);
         }
+
+        public static void Part(float* from, float* to) => (to[0], to[1]) = (from[0], from[1]);
     }
 
     interface IWeights
@@ -563,11 +586,7 @@ public static unsafe class MatrixVector
             int width = L.Width, i = 0;
             for (; i + 2 * width <= count; i += 2 * width)
             {
-                for (int j = 0; j < width; j++)
-                {
-                    to[i + j] = from[i + 2 * j];
-                    to[i + width + j] = from[i + 2 * j + 1];
-                }
+                L.Part(from + i, to + i);
             }
 
             new ReadOnlySpan<float>(from + i, count - i).CopyTo(new Span<float>(to + i, count - i));

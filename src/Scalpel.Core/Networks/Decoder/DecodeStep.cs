@@ -21,7 +21,7 @@ public sealed partial class Decoder
     /// </summary>
     internal sealed unsafe class DecodeStep : IDisposable
     {
-        const int MaxBatch = 8, HeadsAtOnceFrom = 256;
+        const int MaxBatch = 8, HeadsAtOnceFrom = 64;
 
         readonly Decoder model;
         readonly DecoderConfig config;
@@ -29,6 +29,7 @@ public sealed partial class Decoder
         readonly bool half;
         readonly int batch;
         readonly LayerWeights[] layers;
+        readonly CachedMemory?[] memories;
         readonly Matrix head;
         readonly Vectors finalNorm;
         readonly byte* embedding, position;
@@ -38,8 +39,11 @@ public sealed partial class Decoder
 
         sealed record LayerWeights(Vectors AttentionNorm, Vectors? MlpNorm, Vectors? QueryNorm, Vectors? KeyNorm, Matrix[] QueryKeyValue, Matrix[] Output, Matrix[] Up, Matrix[] Down);
 
+        sealed record CachedMemory(Tensor Keys, Tensor Values, nint KeysAt, nint ValuesAt, int Capacity);
+
         DecodeStep(Decoder model, int batch, WorkerPool pool)
         {
+            memories = new CachedMemory?[model.layers.Count];
             (this.model, config, this.batch, this.pool, half) = (model, model.Config, batch, pool, model.DType == ScalarType.BFloat16);
             layers = [.. model.layers.Select(layer => new LayerWeights(
                 Of(layer.AttentionNorm!), layer.MlpNorm is null ? null : Of(layer.MlpNorm),
@@ -107,12 +111,10 @@ public sealed partial class Decoder
             bool parallel = config.Block != BlockKind.Sequential;
             Normalise(w.AttentionNorm, x, normed, d);
             Multiply(w.QueryKeyValue, normed, queryKeyValue);
-            cache.Reserve(l, past + 1);
-            (Tensor? keys, Tensor? values) = cache.Memory(l);
-            byte* k = StoredTensor.Pointer(keys!), v = StoredTensor.Pointer(values!);
+            CachedMemory memory = Memory(l, cache, past + 1);
             for (int b = 0; b < batch; b++)
             {
-                Attend(l, b, k, v, (int)keys!.shape[2], past, padding[b], angles[b]);
+                Attend(l, b, (byte*)memory.KeysAt, (byte*)memory.ValuesAt, memory.Capacity, past, padding[b], angles[b]);
             }
 
             Multiply(w.Output, mixed, branch);
@@ -139,6 +141,20 @@ public sealed partial class Decoder
 
             Multiply(w.Down, Packed(), branch);
             Add(x, branch);
+        }
+
+        // Asking a tensor for its address and size costs as much as a small product, and they stay until the cache grows.
+        CachedMemory Memory(int l, KeyValueCache cache, int end)
+        {
+            (Tensor? keys, Tensor? values) = cache.Memory(l);
+            if (memories[l] is { } known && known.Capacity >= end && ReferenceEquals(known.Keys, keys) && ReferenceEquals(known.Values, values))
+            {
+                return known;
+            }
+
+            cache.Reserve(l, end);
+            (keys, values) = cache.Memory(l);
+            return memories[l] = new CachedMemory(keys!, values!, (nint)StoredTensor.Pointer(keys!), (nint)StoredTensor.Pointer(values!), (int)keys!.shape[2]);
         }
 
         // The gated rows are [activation; rest]: brought together, so that the next product finds them in a row.
