@@ -32,6 +32,7 @@ static class CommandCatalogue
             new ScoreCommand(),
             new LocateCommand(),
             new EditCommand(),
+            new TuneCommand(),
             new EvaluateCommand(),
             new RunCommand(),
             new CommandGroup("patch", "Patches: look into them, check, sign, apply to files, take back, compare, add, exchange with other tools.",

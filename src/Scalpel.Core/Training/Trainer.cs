@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -43,7 +42,6 @@ public sealed class Trainer : IDisposable
         using TrainingFolder? folder = options.Folder is null ? null : new TrainingFolder(options.Folder, options.Fingerprint);
         long first = folder is null ? 0 : Restore(folder);
         double loss = double.NaN;
-        var clock = Stopwatch.StartNew();
         bool stopped = options.Patience > 0 && sinceBest >= options.Patience;
         long step = first;
         for (; step < options.Steps && !stopped; step++)
@@ -61,7 +59,7 @@ public sealed class Trainer : IDisposable
 
             folder?.Log(report);
             OnStep?.Invoke(report);
-            run.Report("training", step + 1, options.Steps, Note(report, clock.Elapsed, step + 1 - first));
+            run.Report("training", step + 1, options.Steps, Note(report));
             if (folder is not null && ((step + 1) % options.SaveEvery == 0 || step + 1 == options.Steps || stopped))
             {
                 folder.Save(State(step + 1));
@@ -225,12 +223,7 @@ public sealed class Trainer : IDisposable
         return state.Step;
     }
 
-    string Note(StepReport report, TimeSpan elapsed, long done)
-    {
-        double perSecond = done / Math.Max(1e-9, elapsed.TotalSeconds);
-        TimeSpan left = TimeSpan.FromSeconds((options.Steps - report.Step - 1) / perSecond);
-        return FormattableString.Invariant($"loss {report.Loss:0.0000}, rate {report.Rate:0.##e+0}, {perSecond:0.##} steps/s, {left:hh\\:mm\\:ss} left");
-    }
+    static string Note(StepReport report) => FormattableString.Invariant($"loss {report.Loss:0.0000}, learning rate {report.Rate:0.##e+0}");
 
     static void Free(Tensor[] tensors)
     {
