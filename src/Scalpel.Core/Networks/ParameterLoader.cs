@@ -16,12 +16,14 @@ sealed class ParameterLoader(Network network, ITensorSource source, bool transpo
     /// <summary>A tensor of its own.</summary>
     public Tensor Whole(string name, TensorUse use, params long[] shape)
     {
-        Tensor target = empty(shape, dtype: network.DType);
-        if (!source.Fill(name, target, use))
+        if (!source.Has(name, shape))
         {
             missing.Add(name);
+            return zeros(0);
         }
 
+        Tensor target = empty(shape, dtype: network.DType);
+        source.Fill(name, target, use);
         return network.Own(target, (name, shape[0]));
     }
 
@@ -53,29 +55,38 @@ sealed class ParameterLoader(Network network, ITensorSource source, bool transpo
 
     Tensor Stacked(string suffix, TensorUse use, long? columns, (string Name, int Rows)[] parts)
     {
-        long rows = parts.Sum(part => (long)part.Rows);
-        Tensor storage = empty(columns is { } c ? [rows, c] : [rows], dtype: network.DType);
+        // All are looked for before memory is taken: a configuration may promise more than the checkpoint holds.
+        string[] absent = [.. parts.Where(part => !source.Has(part.Name + suffix, Shape(part.Rows))).Select(part => part.Name + suffix)];
+        if (absent.Length > 0)
+        {
+            missing.AddRange(absent);
+            return zeros(0);
+        }
+
+        Tensor storage = empty(Shape(parts.Sum(part => (long)part.Rows)), dtype: network.DType);
         long start = 0;
         foreach ((string name, int count) in parts)
         {
             using Tensor target = storage.narrow(0, start, count);
-            if (!source.Fill(name + suffix, target, use))
-            {
-                missing.Add(name + suffix);
-            }
-
+            source.Fill(name + suffix, target, use);
             start += count;
         }
 
         return network.Own(storage, [.. parts.Select(part => (part.Name + suffix, (long)part.Rows))]);
+
+        long[] Shape(long count) => columns is { } c ? [count, c] : [count];
     }
 }
 
 /// <summary>Where tensors come from: a checkpoint, or a seeded initialisation.</summary>
 interface ITensorSource
 {
-    /// <summary>Fills <paramref name="target"/> with the tensor of that name; false when there is none.</summary>
-    bool Fill(string name, Tensor target, TensorUse use);
+    /// <summary>Whether there is a tensor of that name.</summary>
+    /// <exception cref="CheckpointException">It has another shape.</exception>
+    bool Has(string name, params long[] shape);
+
+    /// <summary>Fills <paramref name="target"/> with the tensor of that name, which must be there.</summary>
+    void Fill(string name, Tensor target, TensorUse use);
 }
 
 /// <summary>What a tensor is for, as far as its initialisation cares.</summary>
@@ -86,22 +97,21 @@ sealed class CheckpointSource(Checkpoint checkpoint, Func<string, bool> isBuffer
 {
     readonly HashSet<string> taken = new(StringComparer.Ordinal);
 
-    public bool Fill(string name, Tensor target, TensorUse use)
+    public bool Has(string name, params long[] shape)
     {
         if (!checkpoint.Tensors.TryGetValue(name, out TensorEntry? entry))
         {
             return false;
         }
 
-        taken.Add(name);
-        if (!entry.Shape.SequenceEqual(target.shape))
-        {
-            throw new CheckpointException(entry.File, CheckpointProblem.Shape,
-                $"has the shape [{string.Join(", ", entry.Shape)}]; by the configuration [{string.Join(", ", target.shape)}] is expected.", name);
-        }
+        return entry.Shape.SequenceEqual(shape) ? true : throw new CheckpointException(entry.File, CheckpointProblem.Shape,
+            $"has the shape [{string.Join(", ", entry.Shape)}]; by the configuration [{string.Join(", ", shape)}] is expected.", name);
+    }
 
+    public void Fill(string name, Tensor target, TensorUse use)
+    {
+        taken.Add(name);
         checkpoint.ReadInto(name, target);
-        return true;
     }
 
     public IEnumerable<string> Left => checkpoint.Tensors.Keys.Where(name => !taken.Contains(name) && !isBuffer(name));
@@ -112,7 +122,9 @@ sealed class SeededSource(ulong seed, int layers, bool gainsAddOne) : ITensorSou
 {
     readonly Generator generator = new(seed, CPU);
 
-    public bool Fill(string name, Tensor target, TensorUse use)
+    public bool Has(string name, params long[] shape) => true;
+
+    public void Fill(string name, Tensor target, TensorUse use)
     {
         switch (use)
         {
@@ -130,8 +142,6 @@ sealed class SeededSource(ulong seed, int layers, bool gainsAddOne) : ITensorSou
 
                 break;
         }
-
-        return true;
     }
 
     public void Dispose() => generator.Dispose();

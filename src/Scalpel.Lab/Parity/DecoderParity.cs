@@ -66,8 +66,9 @@ public sealed class DecoderParity : IParityKind
     {
         null or "float32" => ScalarType.Float32,
         "bfloat16" => ScalarType.BFloat16,
+        "float16" => ScalarType.Float16,
         "float64" => ScalarType.Float64,
-        var other => throw new BadInputException($"{parityCase.Folder}: the dtype '{other}' is not known; known are float32, bfloat16, float64."),
+        var other => throw new BadInputException($"{parityCase.Folder}: the dtype '{other}' is not known; known are float32, bfloat16, float16, float64."),
     };
 }
 

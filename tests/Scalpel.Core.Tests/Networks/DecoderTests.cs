@@ -272,6 +272,7 @@ public sealed class DecoderTests
     [InlineData("""{"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 3, "intermediate_size": 8, "vocab_size": 9}""", "3 key/value heads")]
     [InlineData("""{"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 8, "vocab_size": 9, "rope_scaling": {"rope_type": "longrope", "factor": 2}}""", "'longrope'")]
     [InlineData("""{"model_type": "llama", "hidden_size": "wide"}""", "hidden_size")]
+    [InlineData("""{"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2000000000, "num_attention_heads": 4}""", "2000000000 layers")]
     public void AConfigurationThatIsNotKnownIsRefusedByName(string json, string expected) =>
         Should.Throw<BadInputException>(() => TinyModels.Config(json)).Message.ShouldContain(expected);
 
@@ -288,6 +289,32 @@ public sealed class DecoderTests
         string missing = Should.Throw<CheckpointException>(() => Decoder.Load(folder.Path)).Message;
         missing.ShouldContain("lacks 9 tensors");
         missing.ShouldContain("model.layers.2.self_attn.q_proj.weight");
+    }
+
+    [Fact]
+    public void AConfigurationThatPromisesMoreThanTheCheckpointHoldsTakesNoMemory()
+    {
+        using var folder = new ChangedModel("llama");
+        folder.Rewrite(config => config["vocab_size"] = 2_000_000_000);
+        Should.Throw<CheckpointException>(() => Decoder.Load(folder.Path)).Message.ShouldContain("[2000000000, 32]");
+        folder.Rewrite(config => { config["vocab_size"] = 67; config["num_hidden_layers"] = 4096; });
+        Should.Throw<CheckpointException>(() => Decoder.Load(folder.Path)).Message.ShouldContain("lacks 36846 tensors");
+    }
+
+    [Theory]
+    [InlineData("llama")]
+    [InlineData("starcoder2")]
+    public void ManyPositionsAtOnceGiveTheLogitsOfFew(string name)
+    {
+        using var scope = NewDisposeScope();
+        using var noGrad = no_grad();
+        using Decoder model = TinyModels.Load(name);
+        Tensor ids = TinyModels.Ids(model, 1, 300), whole = model.Forward(ids);
+        using var cache = new KeyValueCache(model.Config.Layers);
+        Tensor pieces = cat([.. Enumerable.Range(0, 10).Select(i => model.Forward(ids.narrow(1, 30 * i, 30), cache: cache))], 1);
+        TinyModels.Difference(whole, pieces).ShouldBeLessThan(1e-4);
+        using Taps taps = new Taps().Read(TapsTests.TapsOf(model));
+        model.Forward(ids, taps: taps).Equals(whole).ShouldBeTrue();
     }
 
     [Fact]

@@ -126,6 +126,7 @@ public sealed partial class Decoder
     // A tied model that stores its head nevertheless: equal to the embedding it is ignored, otherwise it wins.
     bool Differs(ITensorSource source, string headName)
     {
+        source.Has(headName, embedding.shape);
         using Tensor stored = empty_like(embedding);
         source.Fill(headName, stored, TensorUse.Matrix);
         if (stored.Equals(embedding))

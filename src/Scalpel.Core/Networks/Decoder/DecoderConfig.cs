@@ -148,6 +148,8 @@ public sealed record DecoderConfig
     /// <summary>The configuration as it was read; unknown keys are kept and written back.</summary>
     public JsonObject Json { get; init; } = [];
 
+    const int MostLayers = 4096;
+
     /// <summary>Reads a config.json of Hugging Face, old or new style.</summary>
     /// <param name="json">The file's content.</param>
     /// <param name="where">What to name in errors.</param>
@@ -163,6 +165,11 @@ public sealed record DecoderConfig
         }
 
         int d = keys.Size("hidden_size", "n_embd"), layers = keys.Size("num_hidden_layers", "n_layer"), heads = keys.Size("num_attention_heads", "n_head");
+        if (layers > MostLayers || heads > d)
+        {
+            throw new BadInputException($"{where}: {layers} layers of {heads} heads and width {d} are no model; at most {MostLayers} layers and as many heads as the width are expected.");
+        }
+
         bool gemma = family.StartsWith("gemma", StringComparison.Ordinal);
         int headSize = keys.Integer("head_dim") ?? (family == "qwen3" ? 128 : gemma ? 256 : d / heads);
         int keyHeads = family == "falcon"
@@ -176,6 +183,7 @@ public sealed record DecoderConfig
         keys.Refuse("new_decoder_architecture", "the second form of Falcon");
         keys.Refuse("alibi", "ALiBi");
         keys.Refuse("qk_layernorm", "Phi's query/key LayerNorm");
+        keys.Refuse("use_bidirectional_attention", "attention to later tokens");
         bool ones = family is "gpt2" or "gptj" or "gpt_neox" or "phi" or "starcoder2" or "falcon" or "olmo";
         (IReadOnlyList<RotaryConfig> rotary, int[] rotaryOfLayer) = RotaryConfig.ParseAll(keys, family, headSize, layers);
         return new DecoderConfig
