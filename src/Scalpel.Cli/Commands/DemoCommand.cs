@@ -3,13 +3,14 @@ using System.Text.Json.Nodes;
 using Scalpel.Cli.CommandLine;
 using Scalpel.Cli.Output;
 using Scalpel.Lab.Demo;
+using Scalpel.Patches;
 
 namespace Scalpel.Cli.Commands;
 
 /// <summary>The main job once through on the model that comes with Scalpel.</summary>
 sealed class DemoCommand : CliCommand
 {
-    readonly Option<string> model = new("--model") { Description = "The model; the one in assets/models by default.", HelpName = "MODEL", DefaultValueFactory = _ => Path.Combine("assets", "models", "smollm2-135m-instruct") };
+    readonly Option<string?> model = new("--model") { Description = "The model; SmolLM2-135M-Instruct in assets/models by default.", HelpName = "MODEL" };
     readonly Option<string> output = new("--out") { Description = "Folder for patch and report; one of before is replaced.", HelpName = "FOLDER", DefaultValueFactory = _ => "demo" };
     readonly Option<ulong> seed = new("--seed") { Description = "Seed of the run.", DefaultValueFactory = _ => 0UL };
 
@@ -22,6 +23,12 @@ sealed class DemoCommand : CliCommand
 
     public override void Execute(Invocation call)
     {
+        string folder = call.Get(output), location = call.Get(model) ?? OwnModel();
+        if (Path.Exists(folder) && !IsDemo(folder))
+        {
+            throw new BadInputException($"{folder} exists and is not a demo of before; choose another folder with --out.");
+        }
+
         var demo = new FactDemo
         {
             Tell = line => call.Output.Line(line),
@@ -33,7 +40,7 @@ sealed class DemoCommand : CliCommand
                 }
             },
         };
-        DemoOutcome outcome = demo.Run(call.Get(model), call.Get(output), call.Context(call.Get(seed)));
+        DemoOutcome outcome = demo.Run(location, folder, call.Context(call.Get(seed)));
         call.Output.Emit(new JsonObject
         {
             ["patch"] = outcome.Patch,
@@ -46,4 +53,24 @@ sealed class DemoCommand : CliCommand
             throw new CheckFailedException("After the patch was taken back the model's bytes differ from those before.");
         }
     }
+
+    // In a clone, from the folder that the user is in or from that of the command upwards.
+    static string OwnModel()
+    {
+        string relative = Path.Combine("assets", "models", "smollm2-135m-instruct");
+        for (DirectoryInfo? at = new(AppContext.BaseDirectory); !Directory.Exists(relative) && at is not null; at = at.Parent)
+        {
+            if (Directory.Exists(Path.Combine(at.FullName, relative)))
+            {
+                return Path.Combine(at.FullName, relative);
+            }
+        }
+
+        return Directory.Exists(relative)
+            ? relative
+            : throw new BadInputException($"{relative} is not here and not above the command; run the demo in a clone of the repository, or name the model with --model.");
+    }
+
+    static bool IsDemo(string folder) => Directory.Exists(folder)
+        && Directory.EnumerateFileSystemEntries(folder).All(entry => Path.GetFileName(entry) is "report.html" or "scorecard.json" || entry.EndsWith(Patch.Suffix, StringComparison.Ordinal));
 }

@@ -23,7 +23,7 @@ sealed class ProgressWriter(TextWriter to, Lock gate, ProgressForm form, TimePro
     static readonly TimeSpan Redraw = TimeSpan.FromMilliseconds(80), NextLine = TimeSpan.FromSeconds(2);
     string? stage;
     long started, shown, first;
-    bool visible;
+    bool visible, ended;
 
     /// <summary>Takes note of a step; writes when enough time has passed since the last time, and at a stage's end.</summary>
     public void Report(ProgressReport value)
@@ -32,6 +32,12 @@ sealed class ProgressWriter(TextWriter to, Lock gate, ProgressForm form, TimePro
         {
             long now = time.GetTimestamp();
             bool fresh = value.Stage != stage, last = value.Total > 0 && value.Done >= value.Total;
+            if (last && !fresh && ended)
+            {
+                return;
+            }
+
+            ended = last;
             if (fresh)
             {
                 stage = value.Stage;
