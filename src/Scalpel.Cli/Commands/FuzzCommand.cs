@@ -10,7 +10,7 @@ namespace Scalpel.Cli.Commands;
 sealed class FuzzCommand : CliCommand
 {
     readonly Option<long> inputs = new("--inputs") { Description = "Files for each target.", DefaultValueFactory = _ => 10_000 };
-    readonly Option<string[]> targets = new("--target") { Description = "Only these targets: safetensors, index, gguf, tokenizer, patch.", AllowMultipleArgumentsPerToken = true };
+    readonly Option<string[]> targets = new("--target") { Description = "Only these targets: safetensors, index, gguf, tokenizer, patch, recipe.", AllowMultipleArgumentsPerToken = true };
     readonly Option<ulong> seed = new("--seed") { Description = "Seed of the damages; a finding names its seed and number." };
 
     public FuzzCommand() : base("fuzz", "Reads seeded damaged files; fails when one crashes, hangs or makes a reader allocate.",

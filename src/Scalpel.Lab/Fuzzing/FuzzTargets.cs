@@ -27,6 +27,7 @@ public static class FuzzTargets
                 new FuzzTarget("gguf", Text: false, Gguf(folder), ReadGguf),
                 new FuzzTarget("tokenizer", Text: true, Tokenizers(), ReadTokenizer),
                 new FuzzTarget("patch", Text: true, Patches(folder), ReadPatch),
+                new FuzzTarget("recipe", Text: true, [Encoding.UTF8.GetBytes(RecipeSample)], path => Recipes.Recipe.Load(path)),
             ];
         }
         finally
@@ -34,6 +35,22 @@ public static class FuzzTargets
             Directory.Delete(folder, recursive: true);
         }
     }
+
+    const string RecipeSample = """
+        model: model
+        method: rome
+        options: {layer: 2, contexts: ["{}", 'I say. {}']}
+        requests:
+          - subject: France
+            prompt: "The capital of {} is"
+            target: Rome
+            paraphrases:
+              - >
+                France's
+                capital is
+        locate: false
+        seed: 7
+        """;
 
     static List<byte[]> SafeTensors(string folder)
     {
