@@ -131,6 +131,8 @@ static class JsonFiles
 
     public static JsonArray Array(string file) => Node(file) as JsonArray ?? throw new BadInputException($"{file} is not a JSON array.");
 
+    public static JsonNode Any(string file) => Node(file) ?? throw new BadInputException($"{file} is empty.");
+
     public static int[] Integers(JsonNode? node) => node is JsonArray array ? [.. array.Select(item => item!.GetValue<int>())] : throw new BadInputException("A list of whole numbers is missing.");
 
     static JsonNode? Node(string file)

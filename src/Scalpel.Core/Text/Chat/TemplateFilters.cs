@@ -64,7 +64,7 @@ static class TemplateFilters
             case "float":
                 return value is string decimals && double.TryParse(decimals, CultureInfo.InvariantCulture, out double parsed) ? parsed : TemplateValues.Number(value) ?? Argument(0, "default", 0.0);
             case "abs":
-                return value is long signed ? Math.Abs(signed) : Math.Abs(TemplateValues.Number(value) ?? throw Wrong("a number"));
+                return value is long and not long.MinValue ? (object)Math.Abs((long)value) : Math.Abs(TemplateValues.Number(value) ?? throw Wrong("a number"));
             case "items":
                 return value is Undefined ? new List<object?>() : TemplateMembers.Call(value, "items", [], named, line);
             case "dictsort":

@@ -36,7 +36,7 @@ sealed class TemplateInterpreter
     /// <summary>Most characters that a template may give out, or put together on the way.</summary>
     public const int MostOutput = 1 << 20;
 
-    const int MostSteps = 5_000_000, MostCalls = 40;
+    const int MostSteps = 2_000_000, MostCalls = 40;
 
     int steps, calls;
 
@@ -127,6 +127,7 @@ sealed class TemplateInterpreter
 
         for (int i = 0; i < items.Count; i++)
         {
+            Step(loop.Line, 4);
             var inner = new Scope(scope);
             Bind(loop.Names, items[i], inner, loop.Line);
             inner["loop"] = LoopState(items, i);
@@ -380,10 +381,13 @@ sealed class TemplateInterpreter
     static object? Defined(object? value, int line) =>
         value is Undefined undefined ? throw TemplateError.At(line, $"'{undefined.Name}' is not defined, so it has no members.") : value;
 
-    static object? Limited(object? value, int line) =>
-        value is string { Length: > MostOutput } or List<object?> { Count: > MostOutput }
-            ? throw TemplateError.At(line, $"a value grows beyond {MostOutput} characters or entries.")
-            : value;
+    // A large value costs as many steps as it takes to make it.
+    object? Limited(object? value, int line)
+    {
+        int size = value is string text ? text.Length : value is List<object?> list ? list.Count : 0;
+        Step(line, size >> 4);
+        return size <= MostOutput ? value : throw TemplateError.At(line, $"a value grows beyond {MostOutput} characters or entries.");
+    }
 
     static void Append(StringBuilder output, string text, int line)
     {
@@ -395,9 +399,10 @@ sealed class TemplateInterpreter
         output.Append(text);
     }
 
-    void Step(int line)
+    void Step(int line, int count = 1)
     {
-        if (++steps > MostSteps)
+        steps += count;
+        if (steps > MostSteps)
         {
             throw TemplateError.At(line, $"the template takes more than {MostSteps} steps.");
         }
@@ -413,23 +418,12 @@ static class TemplateArithmetic
         if (TemplateValues.Number(left) is { } x && TemplateValues.Number(right) is { } y)
         {
             bool whole = left is long or bool && right is long or bool;
-            long a = whole ? (long)x : 0, b = whole ? (long)y : 0;
             if (op is "/" or "//" or "%" && y == 0)
             {
                 throw new BadInputException("The chat template divides by zero.");
             }
 
-            return op switch
-            {
-                "+" => whole ? (object)unchecked((left as long? ?? a) + (right as long? ?? b)) : x + y,
-                "-" => whole ? unchecked((left as long? ?? a) - (right as long? ?? b)) : x - y,
-                "*" => whole ? unchecked((left as long? ?? a) * (right as long? ?? b)) : x * y,
-                "/" => x / y,
-                "//" => whole ? (long)Math.Floor(x / y) : Math.Floor(x / y),
-                "%" => whole ? ((a % b) + b) % b : x - y * Math.Floor(x / y),
-                "**" => whole && b is >= 0 and < 63 ? (long)Math.Pow(a, b) : Math.Pow(x, y),
-                _ => null,
-            };
+            return whole ? Whole(op, left is long a ? a : (long)x, right is long b ? b : (long)y) : Real(op, x, y);
         }
 
         return (op, left, right) switch
@@ -442,6 +436,33 @@ static class TemplateArithmetic
             _ => null,
         };
     }
+
+    static object? Whole(string op, long a, long b)
+    {
+        object? Is(long value) => value;
+        return op switch
+        {
+            "+" => Is(unchecked(a + b)),
+            "-" => Is(unchecked(a - b)),
+            "*" => Is(unchecked(a * b)),
+            "//" => Is((long)Math.Floor((double)a / b)),
+            "%" => Is(b == -1 ? 0 : ((a % b) + b) % b),
+            "**" when b is >= 0 and < 63 => Is((long)Math.Pow(a, b)),
+            _ => Real(op, a, b),
+        };
+    }
+
+    static object? Real(string op, double x, double y) => op switch
+    {
+        "+" => x + y,
+        "-" => x - y,
+        "*" => x * y,
+        "/" => x / y,
+        "//" => Math.Floor(x / y),
+        "%" => x - y * Math.Floor(x / y),
+        "**" => Math.Pow(x, y),
+        _ => (object?)null,
+    };
 
     public static bool Holds(string op, object? left, object? right, int line)
     {

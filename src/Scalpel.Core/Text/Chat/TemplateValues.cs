@@ -46,7 +46,7 @@ static class TemplateValues
                     JsonValueKind.True => true,
                     JsonValueKind.False => false,
                     JsonValueKind.String => node.GetValue<string>(),
-                    JsonValueKind.Number => long.TryParse(node.ToString(), NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out long whole) ? whole : double.Parse(node.ToString(), CultureInfo.InvariantCulture),
+                    JsonValueKind.Number => long.TryParse(node.ToString(), NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out long whole) ? (object)whole : double.Parse(node.ToString(), CultureInfo.InvariantCulture),
                     _ => null,
                 };
         }
