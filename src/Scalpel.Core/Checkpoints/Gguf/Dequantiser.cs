@@ -5,6 +5,7 @@ using static TorchSharp.torch;
 namespace Scalpel.Checkpoints.Gguf;
 
 /// <summary>Expands the blocks of GGUF to float32. Formulas: ggml's block structures; d and m are float16.</summary>
+/// <remarks>Compiled at full optimisation at once: a model is loaded within the few calls that tiering would spend on slow code.</remarks>
 public static unsafe partial class Dequantiser
 {
     /// <summary>Expands whole blocks.</summary>
@@ -61,6 +62,7 @@ public static unsafe partial class Dequantiser
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     static float Half(byte* at) => (float)*(Half*)at;
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void Q4_0(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 18, y += 32)
@@ -74,6 +76,7 @@ public static unsafe partial class Dequantiser
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void Q4_1(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 20, y += 32)
@@ -86,6 +89,7 @@ public static unsafe partial class Dequantiser
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     static Vector512<float> Widen(Vector128<byte> q)
     {
         (Vector128<ushort> low, Vector128<ushort> high) = Vector128.Widen(q);
@@ -94,6 +98,7 @@ public static unsafe partial class Dequantiser
         return Vector512.ConvertToSingle(Vector512.Create(Vector256.Create(a, b), Vector256.Create(c, d)).AsInt32());
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void Q5_0(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 22, y += 32)
@@ -108,6 +113,7 @@ public static unsafe partial class Dequantiser
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void Q5_1(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 24, y += 32)
@@ -122,6 +128,7 @@ public static unsafe partial class Dequantiser
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void Q8_0(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 34, y += 32)
@@ -136,6 +143,7 @@ public static unsafe partial class Dequantiser
     }
 
     // scales[16] (4-bit scale, 4-bit minimum), qs[64] of 2 bits, d, dmin.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void Q2_K(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 84)
@@ -160,6 +168,7 @@ public static unsafe partial class Dequantiser
     }
 
     // hmask[32], qs[64] of 2 bits, scales[12] of 6 bits, d.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void Q3_K(byte* x, float* y, long blocks)
     {
         byte* scales = stackalloc byte[16];
@@ -196,6 +205,7 @@ public static unsafe partial class Dequantiser
         : ((s[j + 4] & 15) | (s[j - 4] >> 6) << 4, (s[j + 4] >> 4) | (s[j] >> 6) << 4);
 
     // d, dmin, scales[12], qs[128] of 4 bits.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void Q4_K(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 144, y += 256)
@@ -216,6 +226,7 @@ public static unsafe partial class Dequantiser
     }
 
     // d, dmin, scales[12], qh[32] of 1 bit, qs[128] of 4 bits.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void Q5_K(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 176, y += 256)
@@ -236,6 +247,7 @@ public static unsafe partial class Dequantiser
     }
 
     // ql[128] of 4 bits, qh[64] of 2 bits, scales[16], d.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void Q6_K(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 210, y += 256)

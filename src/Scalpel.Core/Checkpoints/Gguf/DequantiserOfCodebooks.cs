@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.CompilerServices;
 
 namespace Scalpel.Checkpoints.Gguf;
 
@@ -8,6 +9,7 @@ static unsafe partial class Dequantiser
     const float IQ1Delta = 0.125f;
 
     // d, then for each 32 values four indices and a word: 4 × 7 sign bits, 4 bits of scale.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void IQ2_XXS(byte* x, float* y, long blocks)
     {
         fixed (sbyte* grid = Codebooks.Two256)
@@ -30,6 +32,7 @@ static unsafe partial class Dequantiser
     }
 
     // d, 32 words of 9 index and 7 sign bits, scales[8] of 4 bits for 16 values each.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void IQ2_XS(byte* x, float* y, long blocks)
     {
         fixed (sbyte* grid = Codebooks.Two512)
@@ -47,6 +50,7 @@ static unsafe partial class Dequantiser
     }
 
     // d, qs[32], signs[32], qh[8] of 2 bits, scales[8] of 4 bits for 16 values each.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void IQ2_S(byte* x, float* y, long blocks)
     {
         fixed (sbyte* grid = Codebooks.Two1024)
@@ -64,6 +68,7 @@ static unsafe partial class Dequantiser
     }
 
     // d, qs[64], then for each 32 values a word: 4 × 7 sign bits, 4 bits of scale.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void IQ3_XXS(byte* x, float* y, long blocks)
     {
         fixed (sbyte* grid = Codebooks.Three256)
@@ -82,6 +87,7 @@ static unsafe partial class Dequantiser
     }
 
     // d, qs[64], qh[8] of 1 bit, signs[32], scales[4] of 4 bits for 32 values each.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void IQ3_S(byte* x, float* y, long blocks)
     {
         fixed (sbyte* grid = Codebooks.Three512)
@@ -99,6 +105,7 @@ static unsafe partial class Dequantiser
     }
 
     // d, qs[32], then for each 32 values a word: 4 × 3 index bits, 3 bits of scale, the sign of the shift.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void IQ1_S(byte* x, float* y, long blocks)
     {
         fixed (sbyte* grid = Codebooks.One2048)
@@ -117,6 +124,7 @@ static unsafe partial class Dequantiser
     }
 
     // qs[32], qh[16] of 3 index bits and the sign of the shift, four words: 4 × 3 bits of scale, 4 bits of d.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void IQ1_M(byte* x, float* y, long blocks)
     {
         fixed (sbyte* grid = Codebooks.One2048)
@@ -135,6 +143,7 @@ static unsafe partial class Dequantiser
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void IQ4_NL(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 18, y += 32)
@@ -144,6 +153,7 @@ static unsafe partial class Dequantiser
     }
 
     // d, 8 × 2 high bits of scale, 8 × 4 low bits of scale, qs[128].
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void IQ4_XS(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 136)
@@ -159,6 +169,7 @@ static unsafe partial class Dequantiser
     }
 
     // Five digits to base 3 in a byte, as a fraction of 256: 32 and 16 bytes of five, 4 of four digits; d.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void TQ1_0(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 54)
@@ -185,6 +196,7 @@ static unsafe partial class Dequantiser
     }
 
     // qs[64] of 2 bits, d.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void TQ2_0(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 66)
@@ -204,6 +216,7 @@ static unsafe partial class Dequantiser
     }
 
     // Exponent of a power of two (bias 127), qs[16].
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void MXFP4(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 17, y += 32)
@@ -215,6 +228,7 @@ static unsafe partial class Dequantiser
     }
 
     // Four scales (8-bit floats without sign: 4 bits of exponent, 3 of mantissa), qs[32].
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     static void NVFP4(byte* x, float* y, long blocks)
     {
         for (; blocks > 0; blocks--, x += 36)
@@ -235,6 +249,7 @@ static unsafe partial class Dequantiser
 
     static int Nibble(byte* at, int index) => at[index / 2] >> (4 * (index % 2)) & 15;
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     static void Signed(sbyte* values, int count, float scale, int signs, float* y)
     {
         for (int j = 0; j < count; j++)
@@ -244,6 +259,7 @@ static unsafe partial class Dequantiser
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     static void Shifted(sbyte* values, float scale, bool down, float* y)
     {
         float shift = down ? -IQ1Delta : IQ1Delta;
@@ -254,6 +270,7 @@ static unsafe partial class Dequantiser
     }
 
     // Low halves of the bytes first, then the high ones.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     static void Looked(ReadOnlySpan<sbyte> values, byte* q, int bytes, float scale, float* y)
     {
         for (int j = 0; j < bytes; j++)
