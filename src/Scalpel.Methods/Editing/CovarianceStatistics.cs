@@ -35,7 +35,7 @@ sealed class CovarianceStatistics : IDisposable
         int[] missing = [.. Enumerable.Range(0, layers.Count).Where(i => !File.Exists(files[i]))];
         if (missing.Length > 0)
         {
-            using Tensor ids = source.Read(model, run);
+            using Tensor ids = source.Read(model, WeightsHash(model, model.Config.Layers), run);
             Tensor[] sums = Gather(model, [.. missing.Select(i => layers[i])], ids, run, out long tokens);
             for (int i = 0; i < missing.Length; i++)
             {
@@ -152,24 +152,24 @@ sealed record StatisticsText(string? File, int Tokens)
     public string Identity(RunContext run) => File is null ? $"own {run.Seed} {Tokens}" : $"file {Hash()} {Tokens}";
 
     /// <summary>Token ids, int64 [rows, up to 128].</summary>
+    /// <param name="modelHash">Of the model that writes.</param>
     /// <exception cref="BadInputException">The file cannot be read or is empty.</exception>
-    public Tensor Read(Decoder model, RunContext run)
+    public Tensor Read(Decoder model, string modelHash, RunContext run)
     {
         int width = Math.Min(MostWidth, model.Config.MaxPositions), rows = Math.Max(1, Tokens / width);
         if (File is null)
         {
-            using var scope = NewDisposeScope();
-            using var generator = new Generator(run.Seed, CPU);
-            const int Together = 64;
-            var parts = new List<Tensor>();
-            for (int done = 0; done < rows; done += Together)
+            // Kept, as the layers of another method want statistics over the same text.
+            string kept = Path.Combine(run.CacheFolder, "covariance", $"text-{modelHash[..16]}-{run.Seed}-{rows}x{width}.safetensors");
+            if (!System.IO.File.Exists(kept))
             {
-                run.Report("text of the model's own", done, rows);
-                using Tensor start = full([Math.Min(Together, rows - done), 1], ModelText.DocumentStart(model), dtype: ScalarType.Int64);
-                parts.Add(ModelText.Continue(model, start, width, topK: 0, generator, run));
+                using Tensor written = Write(model, rows, width, run);
+                Directory.CreateDirectory(Path.GetDirectoryName(kept)!);
+                SafeTensorsWriter.Write(kept, new Dictionary<string, Tensor> { ["input_ids"] = written });
             }
 
-            return cat(parts).narrow(1, 1, width).contiguous().MoveToOuterDisposeScope();
+            using var stored = SafeTensorsFile.Open(kept);
+            return stored.Read("input_ids");
         }
 
         var ids = new List<long>(Tokens);
@@ -187,6 +187,22 @@ sealed record StatisticsText(string? File, int Tokens)
         int whole = Math.Min(rows, ids.Count / width);
         return whole > 0 ? tensor(ids.Take(whole * width).ToArray()).view(whole, width)
             : throw new BadInputException($"{File} has {ids.Count} tokens; statistics need at least {width}, and twice as many as the MLP is wide to be of use.");
+    }
+
+    static Tensor Write(Decoder model, int rows, int width, RunContext run)
+    {
+        using var scope = NewDisposeScope();
+        using var generator = new Generator(run.Seed, CPU);
+        const int Together = 64;
+        var parts = new List<Tensor>();
+        for (int done = 0; done < rows; done += Together)
+        {
+            run.Report("text of the model's own", done, rows);
+            using Tensor start = full([Math.Min(Together, rows - done), 1], ModelText.DocumentStart(model), dtype: ScalarType.Int64);
+            parts.Add(ModelText.Continue(model, start, width, topK: 0, generator, run));
+        }
+
+        return cat(parts).narrow(1, 1, width).contiguous().MoveToOuterDisposeScope();
     }
 
     StreamReader Open()
