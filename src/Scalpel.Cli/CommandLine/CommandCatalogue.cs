@@ -33,6 +33,8 @@ static class CommandCatalogue
             new LocateCommand(),
             new EditCommand(),
             new TuneCommand(),
+            new MergeCommand(),
+            new PruneCommand(),
             new EvaluateCommand(),
             new RunCommand(),
             new CommandGroup("patch", "Patches: look into them, check, sign, apply to files, take back, compare, add, exchange with other tools.",

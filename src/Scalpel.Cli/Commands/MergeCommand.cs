@@ -1,0 +1,178 @@
+using System.CommandLine;
+using System.Text.Json.Nodes;
+using Scalpel.Checkpoints;
+using Scalpel.Cli.CommandLine;
+using Scalpel.Patches;
+using Scalpel.Training;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Scalpel.Cli.Commands;
+
+/// <summary>Merges patches of one model, or models that were tuned from it; the result is a patch. One tensor is in memory at a time.</summary>
+sealed class MergeCommand : CliCommand
+{
+    readonly Argument<string> model = ModelArgument();
+    readonly Argument<string[]> parts = new("PART") { Description = "Patches of the model (additive ones), or models tuned from it.", Arity = ArgumentArity.OneOrMore };
+    readonly Option<string> method = new("--method") { Description = "task-arithmetic, ties, dare, dare-ties, linear, or slerp (two models).", DefaultValueFactory = _ => "task-arithmetic" };
+    readonly Option<double[]> weights = new("--weight") { Description = "Weight of a part, one for each in order; 1 by default.", AllowMultipleArgumentsPerToken = true, DefaultValueFactory = _ => [] };
+    readonly Option<double> density = new("--density") { Description = "Share of each change's entries that stay, for ties and dare.", DefaultValueFactory = _ => 0.5 };
+    readonly Option<double> lambda = new("--lambda") { Description = "Factor on the merged change; for slerp the place between the two.", DefaultValueFactory = _ => 1 };
+    readonly Option<ulong> seed = new("--seed") { Description = "Seed of what dare drops.", DefaultValueFactory = _ => 0UL };
+    readonly Option<string> output = new("--out") { Description = $"The patch to write, *{Patch.Suffix}.", HelpName = "PATCH", Required = true };
+    readonly Option<bool> force = new("--force") { Description = "Replace an existing patch." };
+
+    public MergeCommand() : base("merge", "Merges patches or tuned models into one patch.",
+        "scalpel merge assets/models/smollm2-135m-instruct a.patch.safetensors b.patch.safetensors --method ties --out both.patch.safetensors")
+    {
+        Add(model);
+        Add(parts);
+        foreach (Option option in (Option[])[method, weights, density, lambda, seed, output, force])
+        {
+            Add(option);
+        }
+    }
+
+    public override void Execute(Invocation call)
+    {
+        string path = call.Get(output), kind = call.Get(method);
+        string[] given = call.Get(parts);
+        double[] w = call.Get(weights) is { Length: > 0 } own ? own : [.. given.Select(_ => 1.0)];
+        MergeMethod merge = kind switch
+        {
+            "task-arithmetic" => MergeMethod.TaskArithmetic,
+            "ties" => MergeMethod.Ties,
+            "dare" => MergeMethod.DareLinear,
+            "dare-ties" => MergeMethod.DareTies,
+            "linear" => MergeMethod.Linear,
+            "slerp" => MergeMethod.Slerp,
+            _ => throw new BadInputException($"The method '{kind}' is not known; known are task-arithmetic, ties, dare, dare-ties, linear, slerp."),
+        };
+        if (w.Length != given.Length)
+        {
+            throw new BadInputException($"There are {given.Length} parts and {w.Length} weights; give one weight for each part.");
+        }
+
+        if (merge == MergeMethod.Slerp && given.Length != 2)
+        {
+            throw new BadInputException($"slerp goes from one part to another; {given.Length} are given.");
+        }
+
+        if (call.Get(density) is not (> 0 and <= 1))
+        {
+            throw new BadInputException($"--density is {call.Get(density)}; it must lie above 0 and at most at 1.");
+        }
+
+        if (File.Exists(path) && !call.Get(force))
+        {
+            throw new BadInputException($"{path} exists already; choose another file or add --force to replace it.");
+        }
+
+        using Checkpoint checkpoint = Checkpoint.Open(call.Model(model));
+        MergedPart[] open = [.. given.Select(part => MergedPart.Open(part.EndsWith(Patch.Suffix, StringComparison.Ordinal) ? part : call.Model(part), checkpoint))];
+        try
+        {
+            using Patch patch = Merge(call, checkpoint, open, w, merge);
+            patch.Save(path, call.Get(force));
+            call.Output.Emit(new JsonObject { ["patch"] = path, ["method"] = kind, ["parts"] = given.Length, ["tensors"] = patch.Deltas.Count });
+            if (!call.Output.Json)
+            {
+                call.Output.Line($"{path}: {kind} of {given.Length} parts, {patch.Deltas.Count} tensors");
+            }
+        }
+        finally
+        {
+            foreach (MergedPart part in open)
+            {
+                part.Dispose();
+            }
+        }
+    }
+
+    Patch Merge(Invocation call, Checkpoint checkpoint, MergedPart[] open, double[] w, MergeMethod merge)
+    {
+        RunContext run = call.Context(call.Get(seed));
+        using var generator = new Generator(run.Seed, CPU);
+        var options = new ModelMergeOptions { Method = merge, Lambda = call.Get(lambda), Rescale = false };
+        var deltas = new Dictionary<string, Delta>(StringComparer.Ordinal);
+        string[] names = [.. checkpoint.Tensors.Keys.Where(name => open.Any(part => part.Touches(name))).Order(StringComparer.Ordinal)];
+        for (int i = 0; i < names.Length; i++)
+        {
+            run.Report("merging", i, names.Length);
+            using var scope = NewDisposeScope();
+            Tensor stored = checkpoint.Read(names[i]), from = stored.to_type(ScalarType.Float32);
+            Tensor[] tensors = [.. open.Select(part => part.Read(names[i], from))];
+            bool drops = merge is MergeMethod.DareLinear or MergeMethod.DareTies;
+            // Divided by the density, as DARE's paper does.
+            Tensor merged = merge == MergeMethod.Slerp ? ModelMerge.Slerp(tensors[0], tensors[1], call.Get(lambda))
+                : ModelMerge.Merge([.. tensors.Select((tensor, p) => new MergePart(tensor, drops ? w[p] / call.Get(density) : w[p], call.Get(density),
+                    drops ? rand(from.shape, generator: generator).lt(call.Get(density)) : null))], from, options);
+            Tensor after = merged.to_type(stored.dtype);
+            if (!after.Equals(stored))
+            {
+                deltas[names[i]] = DenseXor.Between(stored, after);
+            }
+        }
+
+        var info = new PatchInfo
+        {
+            Method = $"merge-{call.Get(method)}",
+            Seed = run.Seed,
+            Options = new JsonObject { ["weights"] = new JsonArray([.. w.Select(value => (JsonNode)value)]), ["density"] = call.Get(density), ["lambda"] = call.Get(lambda) },
+        };
+        return deltas.Count > 0 ? Patch.For(checkpoint, info, deltas) : throw new CheckFailedException("The merge changes no stored bit of the model.");
+    }
+
+    /// <summary>A patch, or a tuned model, seen as tensors of the base after the change.</summary>
+    sealed class MergedPart : IDisposable
+    {
+        readonly Patch? patch;
+        readonly Checkpoint? tuned;
+
+        MergedPart(Patch? patch, Checkpoint? tuned) => (this.patch, this.tuned) = (patch, tuned);
+
+        public static MergedPart Open(string path, Checkpoint checkpoint)
+        {
+            if (!path.EndsWith(Patch.Suffix, StringComparison.Ordinal))
+            {
+                return new MergedPart(null, Checkpoint.Open(path));
+            }
+
+            Patch patch = Patch.Load(path);
+            if (patch.Structure is not null || patch.Deltas.Values.FirstOrDefault(delta => delta is not AdditiveDelta) is not null)
+            {
+                patch.Dispose();
+                throw new BadInputException($"{path} does more than add to tensors, so it cannot be merged as it is; apply it to the model and give the resulting folder.");
+            }
+
+            IReadOnlyList<string> other = patch.Differences(checkpoint);
+            if (other.Count > 0)
+            {
+                patch.Dispose();
+                throw new BadInputException($"{path} is for another base: {string.Join(", ", other.Take(5))} differ.");
+            }
+
+            return new MergedPart(patch, null);
+        }
+
+        public bool Touches(string name) => patch is not null ? patch.Deltas.ContainsKey(name) : tuned!.Tensors.ContainsKey(name);
+
+        public Tensor Read(string name, Tensor from)
+        {
+            if (!Touches(name))
+            {
+                return from;
+            }
+
+            Tensor tensor = patch is not null ? from + ((AdditiveDelta)patch.Deltas[name]).ToTensor(from.shape) : tuned!.Read(name, ScalarType.Float32);
+            return tensor.shape.SequenceEqual(from.shape) ? tensor
+                : throw new BadInputException($"{tuned!.Location} has {name} in the shape [{string.Join(", ", tensor.shape)}], the base in [{string.Join(", ", from.shape)}]; it was not tuned from this base.");
+        }
+
+        public void Dispose()
+        {
+            patch?.Dispose();
+            tuned?.Dispose();
+        }
+    }
+}
