@@ -1,3 +1,6 @@
+// Tests count live tensors of the whole process and use both cores each: one after another.
+[assembly: Xunit.v3.Parallelization(Mode = Xunit.Sdk.ParallelMode.None)]
+
 namespace Scalpel.Tests;
 
 /// <summary>Where the repository's own files lie, found from the test's output folder.</summary>
