@@ -110,7 +110,7 @@ sealed class MergeCommand : CliCommand
             Tensor after = merged.to_type(stored.dtype);
             if (!after.Equals(stored))
             {
-                deltas[names[i]] = DenseXor.Between(stored, after);
+                deltas[names[i]] = Delta.Between(checkpoint.Entry(names[i]).Type, stored, after);
             }
         }
 

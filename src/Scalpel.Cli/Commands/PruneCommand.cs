@@ -56,7 +56,7 @@ sealed class PruneCommand : CliCommand
         {
             using var inner = NewDisposeScope();
             Tensor before = decoder.Source!.Read(name);
-            deltas[name] = DenseXor.Between(before, before.masked_fill(mask, 0));
+            deltas[name] = Delta.Between(decoder.Source.Entry(name).Type, before, before.masked_fill(mask, 0));
             zeros += mask.sum().item<long>();
             all += mask.numel();
         }

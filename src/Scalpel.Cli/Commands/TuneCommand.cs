@@ -179,7 +179,7 @@ sealed class TuneCommand : CliCommand
             Tensor before = decoder.Source!.Read(name), after = decoder.Parameter(name).to_type(before.dtype);
             if (!before.Equals(after))
             {
-                deltas[name] = DenseXor.Between(before, after);
+                deltas[name] = Delta.Between(decoder.Source.Entry(name).Type, before, after);
             }
         }
 

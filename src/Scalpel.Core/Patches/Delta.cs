@@ -1,5 +1,6 @@
 using System.Numerics;
 using Scalpel.Checkpoints;
+using Tensor = TorchSharp.torch.Tensor;
 using TensorPrimitives = System.Numerics.Tensors.TensorPrimitives;
 
 namespace Scalpel.Patches;
@@ -30,6 +31,24 @@ public sealed record BaseTensor(StorageType Type, IReadOnlyList<long> Shape, str
 /// </summary>
 public abstract record Delta
 {
+    /// <summary>
+    /// The change from one tensor to another: exact bits where the checkpoint stores numbers; a sum where it stores
+    /// quantised blocks, whose bits no difference of numbers reaches.
+    /// </summary>
+    /// <param name="stored">How the checkpoint stores the tensor.</param>
+    /// <param name="before">The tensor as the checkpoint gives it.</param>
+    /// <param name="after">What it becomes, of the same type and shape.</param>
+    public static Delta Between(StorageType stored, Tensor before, Tensor after)
+    {
+        if (!stored.IsQuantised())
+        {
+            return DenseXor.Between(before, after);
+        }
+
+        using Tensor difference = after - before;
+        return new DenseAdd(difference);
+    }
+
     /// <summary>Tensors are edited in blocks of this many bytes, which hold whole elements of every plain type.</summary>
     internal const int BlockBytes = 1 << 22;
 
