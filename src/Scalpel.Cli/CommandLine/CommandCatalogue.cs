@@ -2,6 +2,7 @@ using System.CommandLine;
 using Scalpel.Cli.Commands;
 using Scalpel.Cli.Commands.Data;
 using Scalpel.Cli.Commands.Patches;
+using Scalpel.Cli.Commands.Worlds;
 
 namespace Scalpel.Cli.CommandLine;
 
@@ -42,6 +43,7 @@ static class CommandCatalogue
             new ParityCommand(),
             new FuzzCommand(),
             new CommandGroup("data", "Data sets of others: list them, download them from their origins.", new DataListCommand(), new DataGetCommand()),
+            new CommandGroup("world", "Worlds with known truth: look at their texts, write them to files.", new WorldShowCommand(), new WorldExportCommand()),
             new MethodsCommand(),
         };
         root.Add(CliCommand.Json);
