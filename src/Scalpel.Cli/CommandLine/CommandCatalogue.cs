@@ -31,6 +31,7 @@ static class CommandCatalogue
             new InfoCommand(),
             new GenerateCommand(),
             new ScoreCommand(),
+            new EmbedCommand(),
             new LocateCommand(),
             new EditCommand(),
             new TuneCommand(),

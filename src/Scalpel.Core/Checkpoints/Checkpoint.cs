@@ -178,7 +178,15 @@ static class JsonFile
 {
     const int MaxBytes = 64 << 20;
 
-    public static JsonObject Read(string path, out byte[] bytes)
+    /// <summary>A file that holds an object.</summary>
+    public static JsonObject Read(string path, out byte[] bytes) =>
+        Parse(path, out bytes) as JsonObject ?? throw new CheckpointException(path, CheckpointProblem.HeaderSyntax, "is not a JSON object.");
+
+    /// <summary>A file that holds a list.</summary>
+    public static JsonArray ReadArray(string path) =>
+        Parse(path, out _) as JsonArray ?? throw new CheckpointException(path, CheckpointProblem.HeaderSyntax, "is not a JSON list.");
+
+    static JsonNode? Parse(string path, out byte[] bytes)
     {
         try
         {
@@ -189,8 +197,7 @@ static class JsonFile
 
             bytes = File.ReadAllBytes(path);
             RequireUnicode(path, bytes);
-            return JsonNode.Parse(bytes, documentOptions: new JsonDocumentOptions { MaxDepth = 32, AllowDuplicateProperties = false }) as JsonObject
-                ?? throw new CheckpointException(path, CheckpointProblem.HeaderSyntax, "is not a JSON object.");
+            return JsonNode.Parse(bytes, documentOptions: new JsonDocumentOptions { MaxDepth = 32, AllowDuplicateProperties = false });
         }
         catch (JsonException e)
         {

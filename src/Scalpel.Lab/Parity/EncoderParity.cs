@@ -14,7 +14,7 @@ public sealed class EncoderParity : IParityKind
     /// <inheritdoc/>
     public string? Unsupported(ParityCase parityCase) => parityCase.Options["library"]?.GetValue<string>() switch
     {
-        "transformers" => null,
+        "transformers" or "sentence-transformers" => null,
         var library => $"encoders of the library '{library}' are not known here",
     };
 
@@ -22,7 +22,14 @@ public sealed class EncoderParity : IParityKind
     public void Run(ParityCase parityCase, Comparison comparison)
     {
         using var scope = NewDisposeScope();
-        new EncoderCase(parityCase, comparison).Run();
+        if (parityCase.Option("library") == "sentence-transformers")
+        {
+            new SentenceCase(parityCase, comparison).Run();
+        }
+        else
+        {
+            new EncoderCase(parityCase, comparison).Run();
+        }
     }
 }
 
