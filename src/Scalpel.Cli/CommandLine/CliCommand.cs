@@ -65,6 +65,16 @@ sealed class Invocation(ParseResult parsed, ConsoleOutput output, CancellationTo
     /// <summary>Whether the user gave the option.</summary>
     public bool Has(Option option) => parsed.GetResult(option) is { Implicit: false };
 
+    /// <summary>Refuses an option that the user gave although it has no effect with something else that was chosen.</summary>
+    /// <exception cref="BadInputException">It was given.</exception>
+    public void Refuse(Option option, string with)
+    {
+        if (Has(option))
+        {
+            throw new BadInputException($"{option.Name} has no effect with {with}; leave it out.");
+        }
+    }
+
     /// <summary>The folder or file of a model argument; a model of the hub is downloaded first.</summary>
     public string Model(Argument<string> argument) => Model(Get(argument));
 

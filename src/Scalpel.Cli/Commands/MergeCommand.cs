@@ -13,11 +13,11 @@ namespace Scalpel.Cli.Commands;
 sealed class MergeCommand : CliCommand
 {
     readonly Argument<string> model = ModelArgument();
-    readonly Argument<string[]> parts = new("PART") { Description = "Patches of the model (additive ones), or models tuned from it.", Arity = ArgumentArity.OneOrMore };
+    readonly Argument<string[]> parts = new("PART") { Description = "Patches of the model, or models tuned from it.", Arity = ArgumentArity.OneOrMore };
     readonly Option<string> method = new("--method") { Description = "task-arithmetic, ties, dare, dare-ties, linear, or slerp (two models).", DefaultValueFactory = _ => "task-arithmetic" };
     readonly Option<double[]> weights = new("--weight") { Description = "Weight of a part, one for each in order; 1 by default.", AllowMultipleArgumentsPerToken = true, DefaultValueFactory = _ => [] };
     readonly Option<double> density = new("--density") { Description = "Share of each change's entries that stay, for ties and dare.", DefaultValueFactory = _ => 0.5 };
-    readonly Option<double> lambda = new("--lambda") { Description = "Factor on the merged change; for slerp the place between the two.", DefaultValueFactory = _ => 1 };
+    readonly Option<double?> lambda = new("--lambda") { Description = "Factor on the merged change, 1 by default; for slerp the place between the two, 0.5 by default." };
     readonly Option<ulong> seed = new("--seed") { Description = "Seed of what dare drops.", DefaultValueFactory = _ => 0UL };
     readonly Option<string> output = new("--out") { Description = $"The patch to write, *{Patch.Suffix}.", HelpName = "PATCH", Required = true };
     readonly Option<bool> force = new("--force") { Description = "Replace an existing patch." };
@@ -51,6 +51,32 @@ sealed class MergeCommand : CliCommand
         if (w.Length != given.Length)
         {
             throw new BadInputException($"There are {given.Length} parts and {w.Length} weights; give one weight for each part.");
+        }
+
+        if (w.Any(value => !double.IsFinite(value)) || merge == MergeMethod.Linear && w.Sum() == 0)
+        {
+            throw new BadInputException($"The weights are {string.Join(", ", w)}; they must be finite, and for linear their sum must not be 0.");
+        }
+
+        string chosen = $"the method {kind}";
+        if (merge is not (MergeMethod.Ties or MergeMethod.DareLinear or MergeMethod.DareTies))
+        {
+            call.Refuse(density, chosen);
+        }
+
+        if (merge is not (MergeMethod.DareLinear or MergeMethod.DareTies))
+        {
+            call.Refuse(seed, chosen);
+        }
+
+        if (merge == MergeMethod.Linear)
+        {
+            call.Refuse(lambda, chosen);
+        }
+
+        if (merge == MergeMethod.Slerp)
+        {
+            call.Refuse(weights, chosen);
         }
 
         if (merge == MergeMethod.Slerp && given.Length != 2)
@@ -92,57 +118,71 @@ sealed class MergeCommand : CliCommand
     Patch Merge(Invocation call, Checkpoint checkpoint, MergedPart[] open, double[] w, MergeMethod merge)
     {
         RunContext run = call.Context(call.Get(seed));
-        using var generator = new Generator(run.Seed, CPU);
-        var options = new ModelMergeOptions { Method = merge, Lambda = call.Get(lambda), Rescale = false };
-        var deltas = new Dictionary<string, Delta>(StringComparer.Ordinal);
-        string[] names = [.. checkpoint.Tensors.Keys.Where(name => open.Any(part => part.Touches(name))).Order(StringComparer.Ordinal)];
-        for (int i = 0; i < names.Length; i++)
-        {
-            run.Report("merging", i, names.Length);
-            using var scope = NewDisposeScope();
-            Tensor stored = checkpoint.Read(names[i]), from = stored.to_type(ScalarType.Float32);
-            Tensor[] tensors = [.. open.Select(part => part.Read(names[i], from))];
-            bool drops = merge is MergeMethod.DareLinear or MergeMethod.DareTies;
-            // Divided by the density, as DARE's paper does.
-            Tensor merged = merge == MergeMethod.Slerp ? ModelMerge.Slerp(tensors[0], tensors[1], call.Get(lambda))
-                : ModelMerge.Merge([.. tensors.Select((tensor, p) => new MergePart(tensor, drops ? w[p] / call.Get(density) : w[p], call.Get(density),
-                    drops ? rand(from.shape, generator: generator).lt(call.Get(density)) : null))], from, options);
-            Tensor after = merged.to_type(stored.dtype);
-            if (!after.Equals(stored))
-            {
-                deltas[names[i]] = Delta.Between(checkpoint.Entry(names[i]).Type, stored, after);
-            }
-        }
-
+        double factor = merge == MergeMethod.Slerp ? call.Get(lambda) ?? 0.5 : call.Get(lambda) ?? 1;
         var info = new PatchInfo
         {
             Method = $"merge-{call.Get(method)}",
             Seed = run.Seed,
-            Options = new JsonObject { ["weights"] = new JsonArray([.. w.Select(value => (JsonNode)value)]), ["density"] = call.Get(density), ["lambda"] = call.Get(lambda) },
+            Options = new JsonObject { ["weights"] = new JsonArray([.. w.Select(value => (JsonNode)value)]), ["density"] = call.Get(density), ["lambda"] = factor },
         };
-        return deltas.Count > 0 ? Patch.For(checkpoint, info, deltas) : throw new CheckFailedException("The merge changes no stored bit of the model.");
+        if (merge is MergeMethod.TaskArithmetic or MergeMethod.Linear && open.All(part => part.Patch is { IsAdditive: true }))
+        {
+            // A weighted sum of changes: low rank stays low rank.
+            double scale = merge == MergeMethod.Linear ? 1 / w.Sum() : factor;
+            return PatchAlgebra.Compose([.. open.Select(part => part.Patch!)], [.. w.Select(value => value * scale)]).Patch.With(info);
+        }
+
+        using var generator = new Generator(run.Seed, CPU);
+        return Patch.Of(checkpoint, info, Merged(checkpoint, open, w, merge, factor, call.Get(density), generator, run));
+    }
+
+    static IEnumerable<(string Name, Tensor After)> Merged(Checkpoint checkpoint, MergedPart[] open, double[] w, MergeMethod merge, double factor, double density, Generator generator, RunContext run)
+    {
+        var options = new ModelMergeOptions { Method = merge, Lambda = factor, Rescale = false };
+        bool drops = merge is MergeMethod.DareLinear or MergeMethod.DareTies;
+        string[] names = [.. checkpoint.Tensors.Keys.Where(name => open.Any(part => part.Touches(name))).Order(StringComparer.Ordinal)];
+        for (int i = 0; i < names.Length; i++)
+        {
+            run.Cancellation.ThrowIfCancellationRequested();
+            run.Report("merging", i, names.Length);
+            Tensor merged;
+            using (var scope = NewDisposeScope())
+            {
+                Tensor from = checkpoint.Read(names[i], ScalarType.Float32);
+                Tensor[] tensors = [.. open.Select(part => part.Read(names[i], from))];
+                // Divided by the density, as DARE's paper does.
+                merged = (merge == MergeMethod.Slerp ? ModelMerge.Slerp(tensors[0], tensors[1], factor)
+                    : ModelMerge.Merge([.. tensors.Select((tensor, p) => new MergePart(tensor, drops ? w[p] / density : w[p], density,
+                        drops ? rand(from.shape, generator: generator).lt(density) : null))], from, options)).DetachFromDisposeScope();
+            }
+
+            yield return (names[i], merged);
+        }
     }
 
     /// <summary>A patch, or a tuned model, seen as tensors of the base after the change.</summary>
     sealed class MergedPart : IDisposable
     {
-        readonly Patch? patch;
+        readonly Checkpoint checkpoint;
         readonly Checkpoint? tuned;
 
-        MergedPart(Patch? patch, Checkpoint? tuned) => (this.patch, this.tuned) = (patch, tuned);
+        MergedPart(Checkpoint checkpoint, Patch? patch, Checkpoint? tuned) => (this.checkpoint, Patch, this.tuned) = (checkpoint, patch, tuned);
+
+        /// <summary>The patch; null for a tuned model.</summary>
+        public Patch? Patch { get; }
 
         public static MergedPart Open(string path, Checkpoint checkpoint)
         {
             if (!path.EndsWith(Patch.Suffix, StringComparison.Ordinal))
             {
-                return new MergedPart(null, Checkpoint.Open(path));
+                return new MergedPart(checkpoint, null, Checkpoint.Open(path));
             }
 
             Patch patch = Patch.Load(path);
-            if (patch.Structure is not null || patch.Deltas.Values.FirstOrDefault(delta => delta is not AdditiveDelta) is not null)
+            if (patch.Structure is not null)
             {
                 patch.Dispose();
-                throw new BadInputException($"{path} does more than add to tensors, so it cannot be merged as it is; apply it to the model and give the resulting folder.");
+                throw new BadInputException($"{path} changes the configuration or vocabulary, so it cannot be merged as it is; apply it to the model and give the resulting folder.");
             }
 
             IReadOnlyList<string> other = patch.Differences(checkpoint);
@@ -152,10 +192,10 @@ sealed class MergeCommand : CliCommand
                 throw new BadInputException($"{path} is for another base: {string.Join(", ", other.Take(5))} differ.");
             }
 
-            return new MergedPart(patch, null);
+            return new MergedPart(checkpoint, patch, null);
         }
 
-        public bool Touches(string name) => patch is not null ? patch.Deltas.ContainsKey(name) : tuned!.Tensors.ContainsKey(name);
+        public bool Touches(string name) => Patch is not null ? Patch.Deltas.ContainsKey(name) : tuned!.Tensors.ContainsKey(name);
 
         public Tensor Read(string name, Tensor from)
         {
@@ -164,14 +204,15 @@ sealed class MergeCommand : CliCommand
                 return from;
             }
 
-            Tensor tensor = patch is not null ? from + ((AdditiveDelta)patch.Deltas[name]).ToTensor(from.shape) : tuned!.Read(name, ScalarType.Float32);
+            Tensor tensor = Patch is null ? tuned!.Read(name, ScalarType.Float32)
+                : Patch.Deltas[name] is AdditiveDelta additive ? from + additive.ToTensor(from.shape) : Patch.Edited(checkpoint, name).to_type(ScalarType.Float32);
             return tensor.shape.SequenceEqual(from.shape) ? tensor
                 : throw new BadInputException($"{tuned!.Location} has {name} in the shape [{string.Join(", ", tensor.shape)}], the base in [{string.Join(", ", from.shape)}]; it was not tuned from this base.");
         }
 
         public void Dispose()
         {
-            patch?.Dispose();
+            Patch?.Dispose();
             tuned?.Dispose();
         }
     }

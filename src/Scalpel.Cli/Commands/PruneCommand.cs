@@ -41,6 +41,14 @@ sealed class PruneCommand : CliCommand
             throw new BadInputException($"{path} exists already; choose another file or add --force to replace it.");
         }
 
+        if (kind == "magnitude")
+        {
+            foreach (Option option in (Option[])[data, rows, length])
+            {
+                call.Refuse(option, "the method magnitude");
+            }
+        }
+
         PruningOptions options = Share(call.Get(sparsity));
         using Decoder decoder = Decoder.Load(call.Model(model));
         using var scope = NewDisposeScope();
@@ -54,10 +62,10 @@ sealed class PruneCommand : CliCommand
         long zeros = 0, all = 0;
         foreach ((string name, Tensor mask) in masks)
         {
-            using var inner = NewDisposeScope();
-            Tensor before = decoder.Source!.Read(name);
-            deltas[name] = Delta.Between(decoder.Source.Entry(name).Type, before, before.masked_fill(mask, 0));
-            zeros += mask.sum().item<long>();
+            using Tensor count = mask.sum();
+            // One bit a weight, whatever the model's storage.
+            deltas[name] = Zeroed.Where(mask);
+            zeros += count.item<long>();
             all += mask.numel();
         }
 

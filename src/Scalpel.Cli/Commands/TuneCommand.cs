@@ -102,7 +102,7 @@ sealed class TuneCommand : CliCommand
 
         attached?.Dispose();
         var info = new PatchInfo { Method = kind == "full" ? "full-tuning" : kind, Options = options, Seed = call.Get(seed), Evidence = new JsonObject { ["loss"] = result.Loss, ["steps"] = result.Steps } };
-        using Patch patch = adapter?.ToPatch(decoder, info) ?? Whole(decoder, trained, info);
+        using Patch patch = adapter?.ToPatch(decoder, info) ?? Patch.Of(decoder.Source!, info, trained.Select(name => (name, decoder.Parameter(name).alias())));
         patch.Save(path, call.Get(force));
         call.Output.Emit(new JsonObject { ["patch"] = path, ["method"] = info.Method, ["rows"] = count, ["layout"] = tuning.Layout, ["steps"] = result.Steps, ["loss"] = result.Loss, ["tensors"] = patch.Deltas.Count });
         if (!call.Output.Json)
@@ -167,23 +167,6 @@ sealed class TuneCommand : CliCommand
 
         string[] chosen = [.. decoder.Parameters.Keys.Where(name => targets.Any(t => name == t || name == $"{t}.weight" || name.EndsWith($".{t}.weight", StringComparison.Ordinal) || name.EndsWith($".{t}", StringComparison.Ordinal)))];
         return chosen.Length > 0 ? chosen : throw new BadInputException($"The target {targets[0]} matches no tensor; the nearest is {Nearest.To(targets[0], decoder.Parameters.Keys)[0]}.");
-    }
-
-    // The difference to the stored bits, in the stored type.
-    static Patch Whole(Decoder decoder, string[] trained, PatchInfo info)
-    {
-        var deltas = new Dictionary<string, Delta>(StringComparer.Ordinal);
-        foreach (string name in trained)
-        {
-            using var scope = NewDisposeScope();
-            Tensor before = decoder.Source!.Read(name), after = decoder.Parameter(name).to_type(before.dtype);
-            if (!before.Equals(after))
-            {
-                deltas[name] = Delta.Between(decoder.Source.Entry(name).Type, before, after);
-            }
-        }
-
-        return deltas.Count > 0 ? Patch.For(decoder.Source!, info, deltas) : throw new CheckFailedException("Training changed no stored bit; raise the learning rate or the number of steps.");
     }
 
     static string Fingerprint(Decoder decoder, string data, JsonObject options, ulong seed)

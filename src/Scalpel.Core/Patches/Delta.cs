@@ -49,6 +49,17 @@ public abstract record Delta
         return new DenseAdd(difference);
     }
 
+    /// <summary>The change of a checkpoint's tensor to <paramref name="after"/>, rounded to how it is stored; null when that is what is there.</summary>
+    /// <param name="checkpoint">The base.</param>
+    /// <param name="name">The tensor's name.</param>
+    /// <param name="after">What it becomes, of the same shape and any floating type.</param>
+    public static Delta? Between(Checkpoint checkpoint, string name, Tensor after)
+    {
+        using var scope = TorchSharp.torch.NewDisposeScope();
+        Tensor before = checkpoint.Read(name), rounded = after.detach().to_type(before.dtype);
+        return before.Equals(rounded) ? null : Between(checkpoint.Entry(name).Type, before, rounded);
+    }
+
     /// <summary>Tensors are edited in blocks of this many bytes, which hold whole elements of every plain type.</summary>
     internal const int BlockBytes = 1 << 22;
 

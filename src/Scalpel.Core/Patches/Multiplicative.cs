@@ -52,6 +52,54 @@ public sealed record Scaled(PatchTensor Factors, int Axis) : Delta
 }
 
 /// <summary>
+/// Single elements set to zero, as pruning does: <c>edited = 0</c> where the mask has a one, the stored bits elsewhere. One bit
+/// an element, <c>t.zeros</c> [elements / 8, rounded up] U8, the lowest bit of a byte first; elements in row-major order.
+/// </summary>
+/// <param name="Mask">The bits.</param>
+public sealed record Zeroed(PatchTensor Mask) : Delta
+{
+    /// <summary>The elements where <paramref name="mask"/> (bool, the tensor's shape) is true.</summary>
+    public static Zeroed Where(Tensor mask)
+    {
+        PatchTensor flags = PatchTensor.Of(mask);
+        byte[] bits = new byte[(flags.Count + 7) / 8];
+        ReadOnlySpan<byte> each = flags.Bytes(0, checked((int)flags.Length));
+        for (int i = 0; i < each.Length; i++)
+        {
+            bits[i >> 3] |= (byte)((each[i] != 0 ? 1 : 0) << (i & 7));
+        }
+
+        return new Zeroed(PatchTensor.Of(StorageType.U8, [bits.LongLength], bits));
+    }
+
+    /// <inheritdoc/>
+    public override string Kind => "zeros";
+
+    /// <inheritdoc/>
+    public override IReadOnlyDictionary<string, PatchTensor> Parts => new Dictionary<string, PatchTensor> { ["zeros"] = Mask };
+
+    internal override string? Mismatch(BaseTensor target) => Mask.Type != StorageType.U8 || Mask.Shape.Count != 1 || Mask.Count != (target.Count + 7) / 8
+        ? $"has a mask {Mask.Type} {Text(Mask.Shape)} for a tensor of {Text(target.Shape)}; U8 [{(target.Count + 7) / 8}] was expected"
+        : NotFloat(target);
+
+    internal override BlockWrite Begin(DeltaTarget target, double scale) => (edited, firstByte) =>
+    {
+        target.Read(edited, firstByte);
+        int size = target.ElementBytes, count = edited.Length / size;
+        long first = firstByte / size;
+        ReadOnlySpan<byte> bits = Mask.Bytes(first >> 3, (int)(((first + count + 7) >> 3) - (first >> 3)));
+        int shift = (int)(first & 7);
+        for (int i = 0; i < count; i++)
+        {
+            if ((bits[(i + shift) >> 3] >> ((i + shift) & 7) & 1) != 0)
+            {
+                edited.Slice(i * size, size).Clear();
+            }
+        }
+    };
+}
+
+/// <summary>
 /// Weight decomposition (DoRA): <c>V = widen(base) + Σ_k (scale·up)·down</c>, <c>edited = round((magnitude[j] / ‖V_j‖)·V)</c>,
 /// the norm of slice j along the axis summed in float64. Needs the base to be computed. Stored as <c>t.down</c>,
 /// <c>t.up</c>, <c>t.scale</c> as in <see cref="LowRank"/>, and <c>t.magnitude</c>.

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using Scalpel.Checkpoints;
+using Tensor = TorchSharp.torch.Tensor;
 
 namespace Scalpel.Patches;
 
@@ -97,6 +98,29 @@ public sealed partial class Patch : IDisposable
         return new Patch(info, checkpoint.ConfigHash, bases, deltas);
     }
 
+    /// <summary>The patch that gives tensors of a checkpoint new values; those that round to what is stored are left out.</summary>
+    /// <param name="checkpoint">The base.</param>
+    /// <param name="info">How it came to be.</param>
+    /// <param name="changes">Names and new values, of the stored shapes; asked for one after the other and freed.</param>
+    /// <exception cref="CheckFailedException">No stored bit changes.</exception>
+    public static Patch Of(Checkpoint checkpoint, PatchInfo info, IEnumerable<(string Name, Tensor After)> changes)
+    {
+        var deltas = new Dictionary<string, Delta>(StringComparer.Ordinal);
+        foreach ((string name, Tensor after) in changes)
+        {
+            using (after)
+            {
+                if (Delta.Between(checkpoint, name, after) is { } delta)
+                {
+                    deltas[name] = delta;
+                }
+            }
+        }
+
+        return deltas.Count > 0 ? For(checkpoint, info, deltas)
+            : throw new CheckFailedException($"{info.Method} changes no stored bit of {checkpoint.Location}: every new value rounds to what is there.");
+    }
+
     /// <summary>The same patch with other information, such as the evidence of an evaluation. The signature is dropped.</summary>
     public Patch With(PatchInfo info) => Copy(info, null);
 
@@ -139,6 +163,31 @@ public sealed partial class Patch : IDisposable
             ? !checkpoint.Tensors.TryGetValue(name, out TensorEntry? entry) || entry.Type != target.Type || !entry.Shape.SequenceEqual(target.Shape) || checkpoint.Hash(name) != target.Hash
             : checkpoint.Tensors.ContainsKey(name)).Order(StringComparer.Ordinal),
     ];
+
+    /// <summary>A touched tensor after the change, in the type in which the checkpoint gives it.</summary>
+    /// <param name="checkpoint">The base.</param>
+    /// <param name="name">A name of <see cref="Deltas"/>.</param>
+    /// <exception cref="BadInputException">The change is one of shape, or of bits that only a file holds.</exception>
+    public Tensor Edited(Checkpoint checkpoint, string name)
+    {
+        Delta delta = Deltas[name];
+        StorageType type = checkpoint.Entry(name).Type;
+        if (delta is Append or Keep or Remove or SetRows or Replace || delta is DenseXor && type.IsQuantised())
+        {
+            throw new BadInputException($"The patch changes {name} by {delta.Kind}, which is done to a model's files; apply the patch and take the resulting folder.");
+        }
+
+        using Tensor before = checkpoint.Read(name);
+        PatchTensor start = PatchTensor.Of(before);
+        BlockWrite write = delta.Begin(new DeltaTarget(start.Type, start.Shape, (into, at) => start.Bytes(at, into.Length).CopyTo(into)), 1);
+        Tensor edited = TorchSharp.torch.empty_like(before);
+        for (long at = 0; at < start.Length; at += Delta.BlockBytes)
+        {
+            write(StoredTensor.Bytes(edited, at, (int)Math.Min(Delta.BlockBytes, start.Length - at)), at);
+        }
+
+        return edited;
+    }
 
     /// <summary>Closes the file that it was loaded from, if it was.</summary>
     public void Dispose() => file?.Dispose();

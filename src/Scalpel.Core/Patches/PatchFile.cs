@@ -220,6 +220,7 @@ static class PatchFile
                 "low-rank" => new LowRank(Part(name, "down"), Part(name, "up"), Scale(name)),
                 "dora" => new Dora(Part(name, "down"), Part(name, "up"), Part(name, "magnitude"), Axis(entry, name), Scale(name)),
                 "factors" => new Scaled(Part(name, "factors"), Axis(entry, name)),
+                "zeros" => new Zeroed(Part(name, "zeros")),
                 "replace" => new Replace(ReadReplacement(name, entry)),
                 "set-rows" => new SetRows(Part(name, "rows"), Part(name, "contents")),
                 "append" => new Append(Part(name, "append")),

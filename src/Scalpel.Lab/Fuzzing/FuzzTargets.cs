@@ -158,7 +158,7 @@ public static class FuzzTargets
         using TorchSharp.torch.Tensor before = TorchSharp.torch.zeros(4, 3), after = TorchSharp.torch.ones(4, 3), wide = TorchSharp.torch.zeros(1 << 20), other = TorchSharp.torch.ones(1 << 20);
         foreach (Delta delta in (Delta[])[new DenseAdd(Values(4, 3)), new LowRank(Values(1, 3), Values(4, 1), 0.5), new Replace(Values(4, 3)), DenseXor.Between(before, after),
             new Sparse(Positions(1, 7), Values(2)), new Rows(Positions(0, 3), Values(2, 3)), new SetRows(Positions(2), Values(1, 3)), new Append(Values(2, 3)), new Keep(Positions(0, 2), 1),
-            new Scaled(Values(3), 1), new Dora(Values(1, 3), Values(4, 1), Values(4), 0, 2), new Remove()])
+            new Scaled(Values(3), 1), new Zeroed(PatchTensor.Of(StorageType.U8, [2], [1, 8])), new Dora(Values(1, 3), Values(4, 1), Values(4), 0, 2), new Remove()])
         {
             using var patch = new Patch(new PatchInfo { Method = "rome", Seed = 1 }, hash, new Dictionary<string, BaseTensor> { ["w"] = new(StorageType.F32, [4, 3], hash) }, new Dictionary<string, Delta> { ["w"] = delta });
             patch.Save(file, overwrite: true);

@@ -22,7 +22,7 @@ public sealed class PatchScopeTests : IDisposable
     public void TenThousandRandomPatchesRevertToTheSameBits()
     {
         int applied = 0;
-        Gen.Select(Gen.Int[0, Types.Length - 1], Gen.Int[0, 8], Gen.Int[1, 9], Gen.Int[1, 40], Gen.UInt).Sample((type, kind, rows, columns, seed) =>
+        Gen.Select(Gen.Int[0, Types.Length - 1], Gen.Int[0, 9], Gen.Int[1, 9], Gen.Int[1, 40], Gen.UInt).Sample((type, kind, rows, columns, seed) =>
         {
             using var scope = NewDisposeScope();
             var random = new Random((int)(seed & 0x7fffffff));
@@ -53,7 +53,7 @@ public sealed class PatchScopeTests : IDisposable
     [Fact]
     public void WhatIsSavedAndLoadedEditsToTheSameBits()
     {
-        Gen.Select(Gen.Int[0, Types.Length - 1], Gen.Int[0, 8], Gen.Int[1, 9], Gen.Int[1, 40], Gen.UInt).Sample((type, kind, rows, columns, seed) =>
+        Gen.Select(Gen.Int[0, Types.Length - 1], Gen.Int[0, 9], Gen.Int[1, 9], Gen.Int[1, 40], Gen.UInt).Sample((type, kind, rows, columns, seed) =>
         {
             using var scope = NewDisposeScope();
             var random = new Random((int)(seed & 0x7fffffff));
@@ -91,6 +91,20 @@ public sealed class PatchScopeTests : IDisposable
                 bag.Parameter("w").equal(where(change.eq(0), w.to_type(wide), w.to_type(wide) + change).to_type(type)).all().ToBoolean().ShouldBeTrue(type.ToString());
             }
         }
+    }
+
+    [Fact]
+    public void NewValuesOfStoredTensorsGiveExactBitsOrSumsOnBlocksAndWhatRoundsAwayIsLeftOut()
+    {
+        using var scope = NewDisposeScope();
+        using Checkpoint model = Checkpoint.Open(Repository.SmolLM2);
+        string[] names = ["model.norm.weight", "model.layers.0.self_attn.k_proj.weight", "model.layers.1.input_layernorm.weight"];
+        using Patch patch = Patch.Of(model, new PatchInfo { Method = "test" }, names.Select((name, i) => (name, model.Read(name) + (i == 2 ? 0 : 1))));
+        patch.Deltas.Count.ShouldBe(2);
+        patch.Deltas[names[0]].ShouldBeOfType<DenseXor>();
+        patch.Deltas[names[1]].ShouldBeOfType<DenseAdd>();
+        patch.Edited(model, names[0]).ShouldBe(model.Read(names[0]) + 1);
+        Should.Throw<CheckFailedException>(() => Patch.Of(model, new PatchInfo { Method = "test" }, [(names[0], model.Read(names[0]))])).Message.ShouldContain("no stored bit");
     }
 
     [Fact]
@@ -228,6 +242,7 @@ public sealed class PatchScopeTests : IDisposable
             5 => new LowRank(Numbers(random, rank, columns), Numbers(random, rows, rank), random.NextDouble() * 3),
             6 => new Dora(PatchTensor.Of(Numbers(random, rank, columns)), PatchTensor.Of(Numbers(random, rows, rank)), PatchTensor.Of(Numbers(random, rows)), 0),
             7 => new Scaled(Numbers(random, columns), 1),
+            8 => Zeroed.Where(tensor(Enumerable.Range(0, (int)(rows * columns)).Select(_ => random.Next(2) == 0).ToArray(), [rows, columns])),
             _ => new SetRows(tensor(some), Numbers(random, some.Length, columns)),
         };
     }

@@ -255,7 +255,11 @@ public sealed class Adapter : IDisposable
 
         foreach ((string name, Tensor tensor) in full.Values)
         {
-            deltas[name] = DenseXor.Between(network.Parameter(name), tensor.detach().to_type(network.DType));
+            Delta? delta = network.Source is { } checkpoint ? Delta.Between(checkpoint, name, tensor) : DenseXor.Between(network.Parameter(name), tensor.detach().to_type(network.DType));
+            if (delta is not null)
+            {
+                deltas[name] = delta;
+            }
         }
 
         return Patch.For(network, info, deltas);
