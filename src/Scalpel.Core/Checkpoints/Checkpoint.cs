@@ -129,6 +129,15 @@ public abstract class Checkpoint : IDisposable
     /// <summary>Fills a contiguous tensor of the entry's shape without anything in between; false when that is not possible.</summary>
     private protected virtual bool FillDirectly(TensorEntry entry, Tensor target) => false;
 
+    /// <summary>
+    /// The elements of a tensor in the order of its stored bytes, in the shape of its entry; a new tensor, or the same one
+    /// where the file keeps the order that <see cref="Read"/> gives.
+    /// </summary>
+    internal virtual Tensor ToFileOrder(string name, Tensor read) => read;
+
+    /// <summary>The way back: <c>FromFileOrder(ToFileOrder(x)) = x</c>.</summary>
+    internal virtual Tensor FromFileOrder(string name, Tensor stored) => stored;
+
     /// <summary>SHA-256 of a tensor's stored bytes, lower-case hexadecimal.</summary>
     public string Hash(string name)
     {

@@ -23,7 +23,8 @@ public sealed record BaseTensor(StorageType Type, IReadOnlyList<long> Shape, str
 /// The change of one tensor, in the orientation in which the checkpoint stores it. What an edited tensor is, is defined to
 /// the bit and does not depend on machine, thread count or on whether it is computed in memory or while a file is copied:
 /// <list type="bullet">
-/// <item><see cref="DenseXor"/> and <see cref="Replace"/> give the stored bits themselves.</item>
+/// <item><see cref="DenseXor"/> and <see cref="Replace"/> give the stored bits themselves, in the order in which the file
+/// keeps them: that of some GGUF matrices is not the one of their rows under the Hugging Face name.</item>
 /// <item>The others compute in float32 (float64 for F64 storage): the stored element is widened, the change is computed,
 /// each product and sum rounded on its own, in the order in which the kind's page states it, and the result is rounded once
 /// to the stored type, to nearest, ties to even. Where the change is exactly zero the stored bits stay.</item>

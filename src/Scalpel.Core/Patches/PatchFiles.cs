@@ -184,7 +184,7 @@ public static partial class PatchFiles
                 write(StoredTensor.Bytes(edited, at, (int)Math.Min(Delta.BlockBytes, start.Length - at)), at);
             }
 
-            using Tensor back = gguf.ToStored(entry.Name, edited);
+            using Tensor back = gguf.ToFileOrder(entry.Name, edited);
             stored = PatchTensor.Of(back).ToArray();
         }
 

@@ -112,20 +112,21 @@ public sealed partial class Patch
         PatchScope? first = network.Patches.Find(scope => scope.Touches(name));
         if (Deltas[name].IsAdditive && network.Source is null && first is not null)
         {
-            return HashAs(first.Original(name), target) == target.Hash;
+            return HashAs(network, name, first.Original(name), target) == target.Hash;
         }
 
-        return loaded && first is null || HashAs(network.Parameters[name], target) == target.Hash;
+        return loaded && first is null || HashAs(network, name, network.Parameters[name], target) == target.Hash;
     }
 
-    static string? HashAs(Tensor parameter, BaseTensor target)
+    static string? HashAs(Network network, string name, Tensor parameter, BaseTensor target)
     {
         if (target.Type.IsQuantised())
         {
             return null;
         }
 
-        using Tensor stored = parameter.to_type(StoredTensor.NaturalType(target.Type));
+        using var scope = NewDisposeScope();
+        Tensor typed = parameter.to_type(StoredTensor.NaturalType(target.Type)), stored = network.Source?.ToFileOrder(name, typed) ?? typed;
         return StoredTensor.TypeOf(stored.dtype) == target.Type ? new Replace(stored).EditedHash : null;
     }
 
@@ -218,17 +219,29 @@ sealed class PatchScope(Patch patch, Network network, double scale) : IDisposabl
 
     Tensor Edited(string name, Delta delta, Tensor parameter)
     {
-        BaseTensor target = patch.BaseTensors[name];
-        bool stored = delta is DenseXor or Replace;
-        // Bits are those of the stored type; numbers are computed in the type of the network.
-        Tensor start = stored && !target.Type.IsQuantised() ? parameter.to_type(StoredTensor.NaturalType(target.Type)) : parameter;
-        Tensor edited = delta is Replace replace ? Contents(replace) : start.contiguous().clone();
-        if (delta is not Replace)
+        if (delta is not (DenseXor or Replace))
         {
-            Edit(edited, delta);
+            // Numbers are computed in the type of the network.
+            Tensor numbers = parameter.contiguous().clone();
+            Edit(numbers, delta);
+            return numbers;
         }
 
-        return edited.to_type(parameter.dtype);
+        // Bits are those of the stored type, in the order in which the file keeps them.
+        BaseTensor target = patch.BaseTensors[name];
+        Tensor stored;
+        if (delta is Replace replace)
+        {
+            stored = Contents(replace);
+        }
+        else
+        {
+            Tensor typed = target.Type.IsQuantised() ? parameter : parameter.to_type(StoredTensor.NaturalType(target.Type));
+            stored = (network.Source?.ToFileOrder(name, typed) ?? typed).contiguous().clone();
+            Edit(stored, delta);
+        }
+
+        return (network.Source?.FromFileOrder(name, stored) ?? stored).to_type(parameter.dtype);
     }
 
     static Tensor Contents(Replace replace)

@@ -1,5 +1,7 @@
 using CsCheck;
 using Scalpel.Checkpoints;
+using Scalpel.Checkpoints.Gguf;
+using Scalpel.Networks;
 using Scalpel.Patches;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -17,6 +19,40 @@ public sealed class PatchScopeTests : IDisposable
     readonly string folder = Directory.CreateTempSubdirectory("scalpel patches ").FullName;
 
     public void Dispose() => Directory.Delete(folder, recursive: true);
+
+    [Theory]
+    [InlineData(StorageType.F16)]
+    [InlineData(StorageType.F32)]
+    public void ExactPatchesOfAGgufFileWithReorderedRowsGiveTheSameInMemoryAsOnDisk(StorageType type)
+    {
+        string name = "model.layers.3.self_attn.k_proj.weight";
+        using var original = (GgufCheckpoint)Checkpoint.Open(Repository.SmolLM2);
+        string[] paths = [Path.Combine(folder, "base.gguf"), Path.Combine(folder, "other.gguf")];
+        foreach (string path in paths)
+        {
+            using Tensor values = randn([.. original.Entry(name).Shape]);
+            TensorToWrite encoded = original.Encode(name, values, type);
+            AtomicFile.Write(path, stream => GgufWriter.Rewrite(original.File, stream, new Dictionary<string, TensorToWrite?> { [encoded.Name] = encoded }));
+        }
+
+        using Decoder network = Decoder.Load(paths[0]);
+        using Checkpoint other = Checkpoint.Open(paths[1]);
+        using Tensor wanted = other.Read(name, ScalarType.Float32), before = network.Parameter(name).clone(), stored = other.ToFileOrder(name, wanted).to_type(StoredTensor.NaturalType(type));
+        string diff = Path.Combine(folder, "diff" + Patch.Suffix);
+        PatchFiles.Diff(network.Source!, other, diff).ShouldBe([name]);
+        using Patch xor = Patch.Load(diff);
+        using Patch replace = Patch.For(network, new PatchInfo { Method = "test" }, new Dictionary<string, Delta> { [name] = new Replace(stored) });
+        xor.Deltas[name].ShouldBeOfType<DenseXor>();
+        foreach (Patch patch in (Patch[])[xor, replace])
+        {
+            using (patch.ApplyTo(network))
+            {
+                network.Parameter(name).Equals(wanted).ShouldBeTrue(patch.Deltas[name].Kind);
+            }
+
+            network.Parameter(name).Equals(before).ShouldBeTrue(patch.Deltas[name].Kind);
+        }
+    }
 
     [Fact]
     public void TenThousandRandomPatchesRevertToTheSameBits()

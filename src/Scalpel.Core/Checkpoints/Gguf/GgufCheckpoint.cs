@@ -103,14 +103,26 @@ public sealed class GgufCheckpoint : Checkpoint
         return new TensorToWrite(entry.StoredName, type, GgufLayout.CanonicalShape(value.shape, orders[name]), stream => WriteStored(stream, name, value, type));
     }
 
-    /// <summary>A canonical tensor in the row order of the file.</summary>
-    internal Tensor ToStored(string name, Tensor canonical) => GgufLayout.ToStored(canonical, orders[name], queryHeads, keyHeads);
+    /// <inheritdoc/>
+    internal override Tensor ToFileOrder(string name, Tensor read)
+    {
+        using Tensor stored = GgufLayout.ToStored(read, orders[name], queryHeads, keyHeads);
+        return ReferenceEquals(stored, read) ? read.alias() : stored.reshape(read.shape);
+    }
+
+    /// <inheritdoc/>
+    internal override Tensor FromFileOrder(string name, Tensor stored)
+    {
+        using Tensor shaped = stored.reshape([.. GgufLayout.CanonicalShape(stored.shape, orders[name])]);
+        Tensor read = GgufLayout.ToCanonical(shaped, orders[name], queryHeads, keyHeads);
+        return ReferenceEquals(read, shaped) ? shaped.alias() : read;
+    }
 
     unsafe void WriteStored(Stream stream, string name, Tensor value, StorageType type)
     {
         using var scope = NewDisposeScope();
         Tensor wide = value.detach().to_type(ScalarType.Float32).contiguous();
-        Tensor stored = ToStored(name, wide).contiguous();
+        Tensor stored = ToFileOrder(name, wide).contiguous();
         const int Part = 1 << 20;
         byte[] buffer = new byte[Part / type.BlockElements() * type.BlockBytes()];
         var source = (float*)StoredTensor.Pointer(stored);
