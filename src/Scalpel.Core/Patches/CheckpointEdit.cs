@@ -12,10 +12,11 @@ namespace Scalpel.Patches;
 /// Writes one edited checkpoint: files that the patch does not touch are copied, tensors that keep type and shape are written
 /// over in a copy of their file, files whose layout changes are written anew. What undoes it is collected on the way.
 /// </summary>
-sealed class CheckpointEdit(Checkpoint checkpoint, Patch patch, string folder, double scale, RunContext run, FileStore store) : IDisposable
+sealed class CheckpointEdit(Checkpoint checkpoint, Patch patch, string folder, ApplyOptions options, RunContext run, FileStore store) : IDisposable
 {
     static readonly JsonSerializerOptions Indented = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
+    readonly StorageType blockType = options.BlockType ?? StorageType.F32;
     readonly string spoolPath = Path.Combine(folder, ".undo.tmp");
     readonly Dictionary<string, Delta> undo = new(StringComparer.Ordinal);
     readonly Dictionary<string, BaseTensor> edited = new(StringComparer.Ordinal);
@@ -132,16 +133,16 @@ sealed class CheckpointEdit(Checkpoint checkpoint, Patch patch, string folder, d
         store.Flush(stream);
     }
 
-    /// <summary>Blocks that an edit computes with come out as F32: the very numbers that a network in memory has.</summary>
-    static StorageType EditedType(TensorEntry entry, Delta delta) => entry.Type.IsQuantised() && delta is not Replace ? StorageType.F32 : delta.EditedType(entry.Type);
+    /// <summary>Blocks that an edit computes with come out as F32, the very numbers that a network in memory has, unless another type is asked for.</summary>
+    StorageType EditedType(TensorEntry entry, Delta delta) => PatchFiles.Rounds(entry, delta) ? blockType : delta.EditedType(entry.Type);
 
-    static bool ChangesLayout(TensorEntry entry, Delta delta) =>
+    bool ChangesLayout(TensorEntry entry, Delta delta) =>
         EditedType(entry, delta) != entry.Type || delta.EditedShape(entry.Shape) is not { } shape || !shape.SequenceEqual(entry.Shape);
 
     /// <summary>Writes the edited bytes of a tensor that keeps its type and shape and remembers how to undo it.</summary>
     void EditInto(Stream stream, TensorEntry entry, Delta delta)
     {
-        BlockWrite before = PatchFiles.BytesOf(checkpoint, entry), after = PatchFiles.Edited(checkpoint, entry, delta, scale);
+        BlockWrite before = PatchFiles.BytesOf(checkpoint, entry), after = PatchFiles.Edited(checkpoint, entry, delta, options.Scale, blockType);
         if (entry.Type.IsQuantised())
         {
             string hash = Copy(stream, after, entry.Length);
@@ -216,7 +217,7 @@ sealed class CheckpointEdit(Checkpoint checkpoint, Patch patch, string folder, d
                     return;
                 }
 
-                string hash = Copy(stream, PatchFiles.Edited(checkpoint, entry, delta, scale), type.ByteLength(shape));
+                string hash = Copy(stream, PatchFiles.Edited(checkpoint, entry, delta, options.Scale, blockType), type.ByteLength(shape));
                 Remember(entry.Name, new Replace(original), new BaseTensor(type, shape, hash), differs: true);
             }));
         }
@@ -287,7 +288,7 @@ sealed class CheckpointEdit(Checkpoint checkpoint, Patch patch, string folder, d
             throw new BadInputException($"The patch gives {entry.Name} another type than the tensors that {entry.StoredName} stacks it with; give all of them one type.");
         }
 
-        string hash = Copy(stream, PatchFiles.Edited(gguf, entry, delta, scale), type.ByteLength(entry.Shape));
+        string hash = Copy(stream, PatchFiles.Edited(gguf, entry, delta, options.Scale, blockType), type.ByteLength(entry.Shape));
         Remember(entry.Name, new Replace(PatchTensor.From(entry.Type, entry.Shape, (at, count) => gguf.Bytes(entry, at, count))), new BaseTensor(type, entry.Shape, hash), differs: true);
     }
 
@@ -375,7 +376,7 @@ sealed class CheckpointEdit(Checkpoint checkpoint, Patch patch, string folder, d
         var info = new PatchInfo
         {
             Method = "undo",
-            Options = new JsonObject { ["of"] = patch.Info.Method, ["patch"] = patch.ContentHash, ["scale"] = scale.ToString(CultureInfo.InvariantCulture) },
+            Options = new JsonObject { ["of"] = patch.Info.Method, ["patch"] = patch.ContentHash, ["scale"] = options.Scale.ToString(CultureInfo.InvariantCulture) },
             Created = patch.Info.Created,
         };
         string? single = Directory.Exists(checkpoint.Location) ? null : Path.GetFileName(checkpoint.Files[0]);

@@ -18,6 +18,12 @@ public sealed record ApplyOptions
     /// <summary>Whether an existing destination may be replaced. Default false.</summary>
     public bool Overwrite { get; init; }
 
+    /// <summary>
+    /// The type in which edited tensors are written that the base stores in quantised blocks (GGUF), one of
+    /// <see cref="Quantiser.Types"/>; null for F32, which is exact. The others are smaller and round the edit.
+    /// </summary>
+    public StorageType? BlockType { get; init; }
+
     /// <summary>What the caller provides of the patch's requirements.</summary>
     public IReadOnlyCollection<string> Provided { get; init; } = [];
 }
@@ -56,10 +62,11 @@ public static partial class PatchFiles
         run ??= new RunContext();
         patch.CheckApplicable(options.Scale, options.Provided);
         CheckBase(checkpoint, patch, options.Force);
+        CheckBlockType(checkpoint, patch, options.BlockType);
         ApplyReport? report = null;
         AtomicFolder.Write(outFolder, options.Overwrite, partial =>
         {
-            using var writing = new CheckpointEdit(checkpoint, patch, partial, options.Scale, run, store ?? FileStore.Disk);
+            using var writing = new CheckpointEdit(checkpoint, patch, partial, options, run, store ?? FileStore.Disk);
             report = writing.Run() with { Folder = outFolder };
         }, store);
         return report!;
@@ -92,6 +99,27 @@ public static partial class PatchFiles
             }
         }
     }
+
+    static void CheckBlockType(Checkpoint checkpoint, Patch patch, StorageType? type)
+    {
+        if (type is not { } wanted)
+        {
+            return;
+        }
+
+        if (!Quantiser.Types.Contains(wanted))
+        {
+            throw new BadInputException($"Tensors cannot be written as {wanted}; choose one of {string.Join(", ", Quantiser.Types)}.");
+        }
+
+        if (!patch.Deltas.Any(pair => checkpoint.Tensors.TryGetValue(pair.Key, out TensorEntry? entry) && Rounds(entry, pair.Value)))
+        {
+            throw new BadInputException($"None of the tensors that the patch computes with is stored in quantised blocks in {checkpoint.Location}, so they keep their types; leave the type {wanted} out.");
+        }
+    }
+
+    /// <summary>Whether an edit computes with quantised blocks, so that the result needs a type of its own.</summary>
+    internal static bool Rounds(TensorEntry entry, Delta delta) => entry.Type.IsQuantised() && delta is not (Replace or DenseXor);
 
     /// <summary>The files of a checkpoint by path relative to its folder with '/', and those that stay behind.</summary>
     internal static (List<(string Path, string File)> Files, List<string> LeftOut) FilesOf(Checkpoint checkpoint)
@@ -166,7 +194,12 @@ public static partial class PatchFiles
     /// The edited bytes of one tensor. The rows of some GGUF tensors lie in another order than under their Hugging Face name;
     /// kinds that know rows and columns are computed in the latter.
     /// </summary>
-    internal static BlockWrite Edited(Checkpoint checkpoint, TensorEntry entry, Delta delta, double scale)
+    /// <param name="checkpoint">The base.</param>
+    /// <param name="entry">The tensor.</param>
+    /// <param name="delta">Its change.</param>
+    /// <param name="scale">Factor of additive changes.</param>
+    /// <param name="blockType">The type to write when the edit computes with quantised blocks.</param>
+    internal static BlockWrite Edited(Checkpoint checkpoint, TensorEntry entry, Delta delta, double scale, StorageType blockType = StorageType.F32)
     {
         if (checkpoint is not GgufCheckpoint gguf || delta is DenseXor or Replace)
         {
@@ -186,6 +219,13 @@ public static partial class PatchFiles
 
             using Tensor back = gguf.ToFileOrder(entry.Name, edited);
             stored = PatchTensor.Of(back).ToArray();
+        }
+
+        if (Rounds(entry, delta) && blockType != StorageType.F32)
+        {
+            byte[] rounded = new byte[blockType.ByteLength(entry.Shape)];
+            Quantiser.Quantise(blockType, System.Runtime.InteropServices.MemoryMarshal.Cast<byte, float>(stored), rounded);
+            stored = rounded;
         }
 
         return (into, at) => stored.AsSpan((int)at, into.Length).CopyTo(into);

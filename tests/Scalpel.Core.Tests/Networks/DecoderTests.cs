@@ -13,6 +13,17 @@ public sealed class DecoderTests
     public static TheoryData<string> Models => TinyModels.All;
 
     [Fact]
+    public void TheBalanceOfExpertsCountsTheTokensOfTheMaskOnly()
+    {
+        using var scope = NewDisposeScope();
+        Tensor logits = randn(2, 5, 4), mask = ones([2, 5], dtype: ScalarType.Bool);
+        float all = LanguageModelLoss.Balance([logits, logits * 2], 2, null).item<float>();
+        LanguageModelLoss.Balance([logits, logits * 2], 2, mask).item<float>().ShouldBe(all, 1e-6f);
+        Tensor padded = cat([logits, randn(2, 3, 4)], 1), tokens = cat([mask, zeros([2, 3], dtype: ScalarType.Bool)], 1);
+        LanguageModelLoss.Balance([padded, cat([logits * 2, randn(2, 3, 4)], 1)], 2, tokens).item<float>().ShouldBe(all, 1e-6f);
+    }
+
+    [Fact]
     public void ActivationsAndNormHaveTheirKnownValues()
     {
         using var scope = NewDisposeScope();

@@ -41,6 +41,52 @@ public sealed class PatchFilesTests : IDisposable
         Contents(back).ShouldBe(Contents(source));
     }
 
+    [Theory]
+    [InlineData("model.layers.3.self_attn.k_proj.weight", null, StorageType.F32, 0)]
+    [InlineData("model.layers.3.self_attn.k_proj.weight", StorageType.F16, StorageType.F16, 1e-3)]
+    [InlineData("model.layers.3.self_attn.k_proj.weight", StorageType.BF16, StorageType.BF16, 1e-2)]
+    [InlineData("model.layers.3.self_attn.k_proj.weight", StorageType.Q8_0, StorageType.Q8_0, 1e-2)]
+    [InlineData("model.embed_tokens.weight", StorageType.Q8_0, StorageType.Q8_0, 1e-2)]
+    public void EditedBlocksOfAGgufFileAreWrittenInTheTypeThatIsAskedForAndRevertGivesTheBaseByteForByte(string name, StorageType? asked, StorageType type, double error)
+    {
+        using var scope = NewDisposeScope();
+        using Checkpoint checkpoint = Checkpoint.Open(Repository.SmolLM2);
+        Tensor expected = checkpoint.Read(name), up = randn(expected.shape[0], 1) * 0.1, down = randn(1, expected.shape[1]) * 0.1;
+        using Patch patch = Patch.For(checkpoint, new PatchInfo { Method = "test" }, new Dictionary<string, Delta> { [name] = new LowRank(PatchTensor.Of(down), PatchTensor.Of(up)) });
+        string edited = Path.Combine(folder, "edited model"), back = Path.Combine(folder, "base again");
+        PatchFiles.Apply(checkpoint, patch, edited, new ApplyOptions { BlockType = asked }).Changed.ShouldBe([name]);
+        using (Checkpoint written = Checkpoint.Open(edited))
+        {
+            written.Entry(name).Type.ShouldBe(type);
+            expected.add_(up.matmul(down));
+            Tensor difference = (written.Read(name, ScalarType.Float32) - expected).abs();
+            difference.max().item<float>().ShouldBeLessThanOrEqualTo((float)(error * expected.abs().max().item<float>() + 1e-6));
+            foreach (string other in checkpoint.Tensors.Keys.Where(other => other != name))
+            {
+                written.Hash(other).ShouldBe(checkpoint.Hash(other));
+            }
+        }
+
+        PatchFiles.Revert(edited, back);
+        foreach (string file in Directory.EnumerateFiles(Repository.SmolLM2))
+        {
+            File.ReadAllBytes(Path.Combine(back, Path.GetFileName(file))).AsSpan().SequenceEqual(File.ReadAllBytes(file)).ShouldBeTrue(file);
+        }
+    }
+
+    [Fact]
+    public void ATypeForBlocksIsRefusedWhereNoneAreEditedOrItCannotBeWritten()
+    {
+        using Checkpoint plain = Checkpoint.Open(Repository.Reference("decoders", "_models", "llama")), blocks = Checkpoint.Open(Repository.SmolLM2);
+        string name = "model.layers.0.mlp.down_proj.weight";
+        foreach ((Checkpoint checkpoint, StorageType type, string finding) in new[] { (plain, StorageType.F16, "leave the type F16 out"), (blocks, StorageType.Q4_K, "choose one of F32") })
+        {
+            using Patch patch = Patch.For(checkpoint, new PatchInfo { Method = "test" }, new Dictionary<string, Delta> { [name] = new Sparse(PatchTensor.Of(new long[] { 3 }), PatchTensor.Of(new float[] { 1 }, 1)) });
+            Should.Throw<BadInputException>(() => PatchFiles.Apply(checkpoint, patch, Path.Combine(folder, "edited"), new ApplyOptions { BlockType = type })).Message.ShouldContain(finding);
+            Directory.Exists(Path.Combine(folder, "edited")).ShouldBeFalse();
+        }
+    }
+
     [Fact]
     public void TheFileHoldsWhatTheNetworkInMemoryHolds()
     {

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Text.Json.Nodes;
 using Scalpel.Checkpoints;
+using Scalpel.Checkpoints.Gguf;
 using Scalpel.Cli.CommandLine;
 using Scalpel.Patches;
 
@@ -13,6 +14,7 @@ sealed class PatchApplyCommand : CliCommand
     readonly Argument<string> path = PatchOptions.PatchArgument();
     readonly Option<string> output = PatchOptions.Out("Folder to make.");
     readonly Option<double> scale = new("--scale") { Description = "Factor of additive changes.", DefaultValueFactory = _ => 1 };
+    readonly Option<string?> type = new("--type") { Description = $"Type in which edited tensors of a quantised GGUF file are written: {string.Join(", ", Quantiser.Types)}. F32 by default, which is exact.", HelpName = "TYPE" };
     readonly Option<string[]> provided = PatchOptions.Provided();
     readonly Option<bool> force = PatchOptions.Force("Replace an existing folder, and let an additive patch go on another base than its own.");
 
@@ -23,6 +25,7 @@ sealed class PatchApplyCommand : CliCommand
         Add(path);
         Add(output);
         Add(scale);
+        Add(type);
         Add(provided);
         Add(force);
     }
@@ -31,7 +34,7 @@ sealed class PatchApplyCommand : CliCommand
     {
         using Checkpoint checkpoint = Checkpoint.Open(call.Model(model));
         using Patch patch = PatchOptions.Load(call.Get(path));
-        var options = new ApplyOptions { Scale = call.Get(scale), Force = call.Get(force), Overwrite = call.Get(force), Provided = call.Get(provided) };
+        var options = new ApplyOptions { Scale = call.Get(scale), Force = call.Get(force), Overwrite = call.Get(force), BlockType = TypeOf(call), Provided = call.Get(provided) };
         IReadOnlyList<string> other = call.Get(force) ? patch.Differences(checkpoint) : [];
         ApplyReport report = PatchFiles.Apply(checkpoint, patch, call.Get(output), options, call.Context());
         if (other.Count > 0)
@@ -55,6 +58,10 @@ sealed class PatchApplyCommand : CliCommand
         });
         call.Output.Line($"{report.Folder}: {report.Changed.Count} tensors changed{(report.Unchanged.Count > 0 ? $", {report.Unchanged.Count} round to what was there" : "")}. Take it back with: scalpel patch revert {Quote(report.Folder)} --out FOLDER");
     }
+
+    StorageType? TypeOf(Invocation call) => call.Get(type) is not { } name ? null
+        : Quantiser.Types.Any(known => known.ToString().Equals(name, StringComparison.OrdinalIgnoreCase)) ? Enum.Parse<StorageType>(name, ignoreCase: true)
+        : throw new BadInputException($"--type is {name}; it must be one of {string.Join(", ", Quantiser.Types)}.");
 
     internal static JsonArray Names(IEnumerable<string> names) => [.. names.Select(name => (JsonNode?)name)];
 

@@ -116,7 +116,7 @@ public sealed class LanguageModelLoss : IDisposable
         {
             Tensor valid = mask.flatten().to_type(ScalarType.Float32).repeat(routerLogits.Count).unsqueeze(1);
             Tensor total = valid.sum();
-            (share, mean) = ((picked * valid).sum(0) / total, (probability * valid).sum(0) / total);
+            (share, mean) = ((picked * valid).sum(0L) / total, (probability * valid).sum(0L) / total);
         }
 
         return ((share * mean).sum() * probability.shape[1]).MoveToOuterDisposeScope();
