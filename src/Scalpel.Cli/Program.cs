@@ -1,5 +1,8 @@
 using Scalpel.Cli.CommandLine;
 using Scalpel.Cli.Output;
+using Scalpel.Numerics;
+
+NativeHeap.KeepFreedMemory();
 
 // Results have a writer of their own; what a library prints, as TorchSharp does when it cannot load, is not one.
 Console.SetOut(TextWriter.Null);
