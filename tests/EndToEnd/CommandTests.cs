@@ -12,7 +12,7 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public void EveryCommandHasHelpWithAnExample()
     {
-        foreach (string[] command in Commands())
+        foreach (string[] command in Help.Commands())
         {
             CommandResult help = ScalpelProcess.Run(folder.Path, [.. command, "--help"]);
             help.Code.ShouldBe(0, help.Error);
@@ -75,24 +75,5 @@ public sealed class CommandTests : IDisposable
             ScalpelProcess.Finish(process).Code.ShouldBe(3);
             Directory.EnumerateFileSystemEntries(folder.Path).ShouldBeEmpty();
         }
-    }
-
-    static IEnumerable<string[]> Commands()
-    {
-        foreach (string name in Listed("--help"))
-        {
-            string[] inner = [.. Listed(name, "--help")];
-            foreach (string[] command in inner.Length == 0 ? [[name]] : inner.Select(sub => (string[])[name, sub]))
-            {
-                yield return command;
-            }
-        }
-    }
-
-    static IEnumerable<string> Listed(params string[] args)
-    {
-        string text = ScalpelProcess.Run(Path.GetTempPath(), args).Output;
-        int at = text.IndexOf("\nCommands\n", StringComparison.Ordinal);
-        return at < 0 ? [] : text[(at + 10)..].Split("\n\n")[0].Split('\n').Where(line => line.StartsWith("  ", StringComparison.Ordinal) && line[2] != ' ').Select(line => line.Trim().Split(' ')[0]);
     }
 }

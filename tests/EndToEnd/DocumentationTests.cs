@@ -8,20 +8,17 @@ public sealed partial class DocumentationTests : IDisposable
 
     public void Dispose() => folder.Dispose();
 
-    public static TheoryData<string> Pages() => [.. Directory.EnumerateFiles(Path.Combine(ScalpelProcess.Root, "docs"), "*.md")
-        .Where(file => Blocks(file).Any()).Select(file => Path.GetFileName(file)).Order(StringComparer.Ordinal)];
+    // What these snippets do takes minutes on the real model: a tiny one stands in for it.
+    static readonly string[] OnTheTinyModel = ["recipes.md"];
+
+    public static TheoryData<string> PagesWithCommands() => [.. Pages.All().Where(page => Pages.Blocks(page, "sh").Any()).Select(page => Path.GetFileName(page)!)];
 
     [Theory]
-    [MemberData(nameof(Pages))]
+    [MemberData(nameof(PagesWithCommands))]
     public void EverySnippetOfThePageRuns(string page)
     {
-        // As in a clone, but what the snippets write stays here.
-        foreach (string name in new[] { "assets", "docs", "tests", "LICENSE" })
-        {
-            File.CreateSymbolicLink(folder.At(name), Path.Combine(ScalpelProcess.Root, name));
-        }
-
-        foreach (string block in Blocks(Path.Combine(ScalpelProcess.Root, "docs", page)))
+        Clone.Make(folder, realModel: !OnTheTinyModel.Contains(page));
+        foreach (string block in Pages.Blocks(Pages.All().Single(file => Path.GetFileName(file) == page), "sh"))
         {
             CommandResult result = ScalpelProcess.Shell(folder.Path, block);
             result.Code.ShouldBe(0, $"{block}\n{result.Error}");
@@ -29,9 +26,36 @@ public sealed partial class DocumentationTests : IDisposable
     }
 
     [Fact]
+    public void ABlockWithoutALanguageIsOutputOrStartsTheRepositoryItself()
+    {
+        // What starts or publishes the repository is run by whoever runs these tests; publishing has its own below.
+        string[] starts = ["dotnet run -c Release --project src/Scalpel.Cli -- demo", "./test", "dotnet publish src/Scalpel.Cli -c Release -o scalpel-bin"];
+        foreach (string page in Pages.All())
+        {
+            Pages.Languages(page).ShouldAllBe(language => language == "" || language == "sh" || language == "csharp" || language == "yaml" || language == "json", page);
+            foreach (string block in Pages.Blocks(page, ""))
+            {
+                bool command = block.Split('\n').Any(line => line.StartsWith("scalpel ", StringComparison.Ordinal) || line.StartsWith("dotnet ", StringComparison.Ordinal) || line.StartsWith("./", StringComparison.Ordinal));
+                (!command || starts.Any(start => block.StartsWith(start, StringComparison.Ordinal))).ShouldBeTrue($"{Path.GetFileName(page)}: mark the block as sh, so that it is run\n{block}");
+            }
+        }
+    }
+
+    [Fact]
+    public void ThePublishedCommandRunsFromAFolderWithASpaceInItsName()
+    {
+        string bin = folder.At("scalpel bin");
+        // As in the README; what is built already is not built again.
+        CommandResult published = ScalpelProcess.Shell(ScalpelProcess.Root, $"dotnet publish src/Scalpel.Cli -c Release -o '{bin}' --no-build --nologo -v quiet");
+        published.Code.ShouldBe(0, published.Output + published.Error);
+        CommandResult result = ScalpelProcess.Shell(folder.Path, $"PATH=\"{bin}:$PATH\" scalpel generate '{ScalpelProcess.TinyModel}' 'The cat' --max-tokens 2 --json");
+        result.Code.ShouldBe(0, result.Error);
+    }
+
+    [Fact]
     public void EveryLinkOfThePagesLeadsSomewhere()
     {
-        foreach (string file in Directory.EnumerateFiles(Path.Combine(ScalpelProcess.Root, "docs"), "*.md").Append(Path.Combine(ScalpelProcess.Root, "README.md")))
+        foreach (string file in Pages.All())
         {
             foreach (Match link in Link().Matches(File.ReadAllText(file)))
             {
@@ -46,11 +70,6 @@ public sealed partial class DocumentationTests : IDisposable
         string page = File.ReadAllText(Path.Combine(ScalpelProcess.Root, "docs", "methods.md"));
         ScalpelProcess.Run(folder.Path, "methods", "--markdown").Output.ShouldBe(page, "write it again: scalpel methods --markdown > docs/methods.md");
     }
-
-    static IEnumerable<string> Blocks(string file) => Block().Matches(File.ReadAllText(file)).Select(match => match.Groups[1].Value);
-
-    [GeneratedRegex("^```sh\n(.*?)^```", RegexOptions.Singleline | RegexOptions.Multiline)]
-    private static partial Regex Block();
 
     [GeneratedRegex(@"\]\((?!https?:)([^)#]+)\)")]
     private static partial Regex Link();

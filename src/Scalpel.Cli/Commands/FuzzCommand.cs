@@ -14,7 +14,7 @@ sealed class FuzzCommand : CliCommand
     readonly Option<ulong> seed = new("--seed") { Description = "Seed of the damages; a finding names its seed and number." };
 
     public FuzzCommand() : base("fuzz", "Reads seeded damaged files; fails when one crashes, hangs or makes a reader allocate.",
-        "scalpel fuzz --inputs 1000", "scalpel fuzz --target gguf --inputs 2000 --seed 7")
+        "scalpel fuzz --inputs 100", "scalpel fuzz --target gguf --inputs 1000 --seed 7")
     {
         Add(inputs);
         Add(targets);

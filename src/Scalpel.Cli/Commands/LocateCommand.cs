@@ -23,7 +23,7 @@ sealed class LocateCommand : CliCommand
     readonly Option<bool> force = new("--force") { Description = "Replace an existing folder." };
 
     public LocateCommand() : base("locate", "Finds where a model keeps a fact: causal tracing, layer by token.",
-        "scalpel locate assets/models/smollm2-135m-instruct --subject \"France\" --prompt \"The capital of {} is\" --target Paris")
+        "scalpel locate assets/models/smollm2-135m-instruct --subject \"France\" --prompt \"The capital of {} is\"")
     {
         Add(model);
         foreach (Option option in (Option[])[subject, prompt, target, samples, seed, output, force])

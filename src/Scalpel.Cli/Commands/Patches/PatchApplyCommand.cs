@@ -19,7 +19,7 @@ sealed class PatchApplyCommand : CliCommand
     readonly Option<bool> force = PatchOptions.Force("Replace an existing folder, and let an additive patch go on another base than its own.");
 
     public PatchApplyCommand() : base("apply", "Writes the edited model in the layout and types of the base, with undo.patch.safetensors beside it.",
-        "scalpel patch apply assets/models/smollm2-135m-instruct eiffel.patch.safetensors --out edited")
+        "scalpel patch apply assets/models/smollm2-135m-instruct france.patch.safetensors --out edited")
     {
         Add(model);
         Add(path);

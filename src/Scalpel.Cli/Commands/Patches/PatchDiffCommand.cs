@@ -42,7 +42,7 @@ sealed class PatchComposeCommand : CliCommand
     readonly Option<bool> force = PatchOptions.Force("Replace an existing file.");
 
     public PatchComposeCommand() : base("compose", "Adds patches for one base to a single one and lists the tensors that more than one of them changes.",
-        "scalpel patch compose first.patch.safetensors second.patch.safetensors --scale 1 --scale 0.5 --out both.patch.safetensors")
+        "scalpel patch compose first.patch.safetensors second.patch.safetensors --scale 1 --scale 0.5 --out sum.patch.safetensors")
     {
         Add(paths);
         Add(scales);

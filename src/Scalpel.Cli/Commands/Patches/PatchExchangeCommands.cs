@@ -20,7 +20,7 @@ sealed class PatchExportCommand : CliCommand
     readonly Option<bool> force = PatchOptions.Force("Replace an existing folder.");
 
     public PatchExportCommand() : base("export", "Writes a patch as a LoRA adapter: exact for low-rank changes, by singular values with the reported error for others.",
-        "scalpel patch export eiffel.patch.safetensors --base assets/models/smollm2-135m-instruct --format peft --out adapter")
+        "scalpel patch export france.patch.safetensors --base assets/models/smollm2-135m-instruct --format peft --out adapter")
     {
         Add(path);
         Add(model);

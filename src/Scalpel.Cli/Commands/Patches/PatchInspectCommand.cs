@@ -14,7 +14,7 @@ sealed class PatchInspectCommand : CliCommand
     readonly Option<string?> model = PatchOptions.Base();
 
     public PatchInspectCommand() : base("inspect", "Shows what a patch changes: for each tensor kind, norm, rank and share of entries; method, options, evidence, signature.",
-        "scalpel patch inspect eiffel.patch.safetensors --base assets/models/smollm2-135m-instruct")
+        "scalpel patch inspect france.patch.safetensors --base assets/models/smollm2-135m-instruct")
     {
         Add(path);
         Add(model);

@@ -15,7 +15,7 @@ sealed class PatchSignCommand : CliCommand
     readonly Option<bool> force = PatchOptions.Force("Replace an existing file.");
 
     public PatchSignCommand() : base("sign", "Signs a patch with a private key, so that others can check with the public one that it is yours and unchanged.",
-        "scalpel patch sign eiffel.patch.safetensors --key key.pem --out eiffel.signed.patch.safetensors")
+        "scalpel patch sign france.patch.safetensors --key key.pem --out france.signed.patch.safetensors")
     {
         Add(path);
         Add(key);

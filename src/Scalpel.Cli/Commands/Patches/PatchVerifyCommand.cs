@@ -15,7 +15,7 @@ sealed class PatchVerifyCommand : CliCommand
     readonly Option<string?> publicKey = new("--public-key") { Description = "ECDSA P-256 public key in PEM form; the patch must be signed by it." };
 
     public PatchVerifyCommand() : base("verify", "Checks a patch offline: format, shapes, finite values, signature, and that it fits its base. Exit code 1 when something does not hold.",
-        "scalpel patch verify eiffel.patch.safetensors --base assets/models/smollm2-135m-instruct")
+        "scalpel patch verify france.patch.safetensors --base assets/models/smollm2-135m-instruct")
     {
         Add(path);
         Add(model);

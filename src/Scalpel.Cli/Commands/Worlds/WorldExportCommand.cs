@@ -18,7 +18,7 @@ sealed class WorldExportCommand : CliCommand
     readonly Option<string> output = new("--out") { Description = "The file to write, JSON lines.", HelpName = "FILE", Required = true };
     readonly Option<bool> force = new("--force") { Description = "Replace an existing file." };
 
-    public WorldExportCommand() : base("export", "Writes items of a world's module as JSON lines, which scalpel tune reads.", "scalpel world export text --module stories --n 200 --out stories.jsonl")
+    public WorldExportCommand() : base("export", "Writes items of a world's module as JSON lines, which scalpel tune reads.", "scalpel world export text --module facts --n 200 --out facts.jsonl")
     {
         Add(world);
         foreach (Option option in (Option[])[module, split, count, seed, output, force])
