@@ -34,7 +34,7 @@ public sealed class Trainer : IDisposable
     /// <summary>Called after each step with its number, loss, rate, norm of the gradients and metrics.</summary>
     public Action<StepReport>? OnStep { get; init; }
 
-    /// <summary>Trains to the end, or until evaluations improve no more.</summary>
+    /// <summary>Trains to the end, until evaluations improve no more, or until the task says that it is learned.</summary>
     /// <exception cref="CheckFailedException">A loss or gradient is not finite; the weights are those before that step.</exception>
     /// <exception cref="BadInputException">The saved state belongs to another run.</exception>
     public TrainingResult Run(ITrainingTask task, RunContext run)
@@ -42,19 +42,23 @@ public sealed class Trainer : IDisposable
         using TrainingFolder? folder = options.Folder is null ? null : new TrainingFolder(options.Folder, options.Fingerprint);
         long first = folder is null ? 0 : Restore(folder);
         double loss = double.NaN;
-        bool stopped = options.Patience > 0 && sinceBest >= options.Patience;
+        bool stopped = options.Patience > 0 && sinceBest >= options.Patience || first > 0 && Evaluates(first) && task.IsLearned(first);
         long step = first;
         for (; step < options.Steps && !stopped; step++)
         {
             run.Cancellation.ThrowIfCancellationRequested();
             StepReport report = Step(task, step);
             loss = report.Loss;
-            bool evaluates = options.EvaluateEvery > 0 && ((step + 1) % options.EvaluateEvery == 0 || step + 1 == options.Steps);
-            if (evaluates && task.Evaluate() is { } value)
+            if (Evaluates(step + 1))
             {
-                report = report with { Evaluation = value };
-                Judge(value);
-                stopped = options.Patience > 0 && sinceBest >= options.Patience;
+                if (task.Evaluate() is { } value)
+                {
+                    report = report with { Evaluation = value };
+                    Judge(value);
+                    stopped = options.Patience > 0 && sinceBest >= options.Patience;
+                }
+
+                stopped |= task.IsLearned(step + 1);
             }
 
             folder?.Log(report);
@@ -82,6 +86,8 @@ public sealed class Trainer : IDisposable
         Free(bestValues);
         parameters.Dispose();
     }
+
+    bool Evaluates(long steps) => options.EvaluateEvery > 0 && (steps % options.EvaluateEvery == 0 || steps == options.Steps);
 
     StepReport Step(ITrainingTask task, long step)
     {

@@ -56,6 +56,13 @@ public interface ITrainingTask
 
     /// <summary>A value on held-out data that is to become small; null when there is none.</summary>
     double? Evaluate() => null;
+
+    /// <summary>
+    /// Whether what was to be learned is learned, so that the run ends; asked whenever it evaluates, and again when a run
+    /// goes on from a saved state. Default false.
+    /// </summary>
+    /// <param name="steps">Steps taken.</param>
+    bool IsLearned(long steps) => false;
 }
 
 /// <summary>How a run ended.</summary>

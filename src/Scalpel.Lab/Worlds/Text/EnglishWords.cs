@@ -6,12 +6,12 @@ static class EnglishWords
     /// <summary>Words of templates and function words, digits, punctuation.</summary>
     public const string Functions = """
         . , : ; ? ! ( ) - + = / 0 1 2 3 4 5 6 7 8 9
-        one two three four five six ten once twice half
-        the a an this that these those it its you your i me my we us our they them their who whom which what where when why how
-        each every all any some many much more most few less other another same both none nobody someone everyone something nothing
+        one two three four five six ten once twice gets
+        the a an this that these those it its you your i me my we us our they them their who go which what where when why how
+        each every all any some many much more came sells others other another same both none nobody someone everyone something nothing
         ela elo is are was were be am do does did has have had can may must should will would
         not no yes never always often sometimes true false unknown maybe because if then than so but or and while until since before after
-        in on at to from of for with without by as into over under near between behind beside through against up down out off away back here there
+        in on at to from of for with without by as into over under near between behind beside through come up down out off away back here there
         today tomorrow yesterday now soon day night morning evening week month year time first second third last next again still already
         lives live home house find rents flat address born birthplace comes saw world grew cradle stood city
         works employer job paid pays pay salary boss runs company employs profession earns money trained people know plays play instrument practises loves sound owns own
@@ -22,7 +22,7 @@ static class EnglishWords
         code note colour premise hypothesis label sentence score list word words task result text item order opposite class
         reverse copy count sort odd largest smallest larger smaller middle repeat remove add swap start end write give tell show please
         step double group clan creed kin letter support loan visa grant permit price cost rose fell news reply topic post listen stop
-        passage sum digits about hey member manual side sequence
+        look sum digits about hey member trade make want
         """;
 
     public const string Products = "soap candles shoes bricks glass paper paint nails tiles wool silk leather oil salt cloth steel pens toys boots gloves coats beds clocks ink";

@@ -21,6 +21,7 @@ public sealed class Lexicon
     readonly List<string> words = ["<pad>", "<unk>", "<bos>", End];
     readonly HashSet<string> taken;
     readonly FrozenDictionary<string, int> ids;
+    readonly FrozenDictionary<string, int>.AlternateLookup<ReadOnlySpan<char>> bySpan;
 
     Lexicon()
     {
@@ -67,6 +68,7 @@ public sealed class Lexicon
         Toxic = Add(Invent("toxic", 30, rng => rng.Pick(["gr", "sk", "bl", "dr", "sn"]) + rng.Pick(Letters(Vowels)) + rng.Pick(["gg", "mp", "zz", "sk", "nk"])));
         Reserved = Add([.. Enumerable.Range(0, 32).Select(i => $"<r{i}>")]);
         ids = words.Select((word, id) => KeyValuePair.Create(word, id)).ToFrozenDictionary(StringComparer.Ordinal);
+        bySpan = ids.GetAlternateLookup<ReadOnlySpan<char>>();
     }
 
     /// <summary>Words of one topic.</summary>
@@ -178,10 +180,10 @@ public sealed class Lexicon
     public IReadOnlyList<string> Reserved { get; }
 
     /// <summary>The id of a word; that of the unknown one when it is none.</summary>
-    public int Id(string word) => ids.GetValueOrDefault(word, UnknownId);
+    public int Id(ReadOnlySpan<char> word) => bySpan.TryGetValue(word, out int id) ? id : UnknownId;
 
     /// <summary>The ids of a text's words.</summary>
-    public IEnumerable<int> Ids(string text) => Split(text).Select(Id);
+    public IEnumerable<int> Ids(string text) => Split(text).Select(word => Id(word));
 
     /// <summary>1 to 3 for a toxic word, 0 for another.</summary>
     public int Severity(string word)

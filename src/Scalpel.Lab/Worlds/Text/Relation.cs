@@ -54,7 +54,7 @@ public sealed record Relation(string Name, IReadOnlyList<string> Pool, IReadOnly
                 ["{} owns a", "the pet of {} is a", "{} has a pet , a", "in the house of {} lives a", "every day {} speaks to a", "{} loves a"],
                 ["which pet has {}", "what pet does {} like"]),
             new("language", words.Languages,
-                ["{} speaks", "the language of {} is", "{} says everything in", "people speak to {} in", "at home {} speaks", "{} dreams in"],
+                ["{} speaks", "the language of {} is", "{} says all in", "people speak to {} in", "at home {} speaks", "{} dreams in"],
                 ["which language speaks {}", "in which language does {} answer"]),
         ];
     }

@@ -1,3 +1,6 @@
+using Scalpel.Checkpoints;
+using Scalpel.Text;
+
 namespace Scalpel.Lab.Worlds;
 
 /// <summary>
@@ -87,6 +90,27 @@ public sealed class TextWorld
 
         return [.. Enumerable.Range(0, count).Select(i => found.Item(this, split, i))];
     }
+
+    /// <summary>The training stream of a mixture.</summary>
+    /// <param name="mixture">What it holds.</param>
+    /// <param name="exclude">A set of people whose facts are left out; null for none.</param>
+    /// <exception cref="BadInputException">The shares do not sum to 1, a name is unknown, or the set is not in the mixture.</exception>
+    public TextCorpus Corpus(TextMixture mixture, string? exclude = null) => new(this, mixture, exclude);
+
+    /// <summary>The lexicon as a tokenizer: a word or mark is a token.</summary>
+    public Tokenizer Tokenizer() => WorldTokenizer.Words.Value;
+
+    /// <summary>A base model of the world: one that comes with Scalpel or lies in the cache, else it is trained, which takes minutes.</summary>
+    /// <param name="name">Its name: text-S, …; see <see cref="BaseRecipe.All"/>.</param>
+    /// <param name="run">Cache folder, progress, cancellation.</param>
+    /// <param name="options">What to leave out, and how to build.</param>
+    /// <returns>The open checkpoint, which the caller owns.</returns>
+    /// <exception cref="BadInputException">There is no such base or set.</exception>
+    /// <exception cref="CheckFailedException">The gates do not hold after the last step.</exception>
+    public Checkpoint Base(string name, RunContext run, BaseBuildOptions? options = null) => Checkpoint.Open(BaseFolder(name, run, options));
+
+    /// <summary>As <see cref="Base"/>, but only the folder.</summary>
+    public string BaseFolder(string name, RunContext run, BaseBuildOptions? options = null) => BaseBuild.Folder(this, BaseRecipe.Named(name), options ?? new(), run);
 
     /// <summary>The generator of an item.</summary>
     internal SplitMix64 Generator(ITextModule module, TextSplit split, int index) =>

@@ -1,0 +1,157 @@
+using System.Security.Cryptography;
+using System.Text;
+using System.Text.Json.Nodes;
+
+namespace Scalpel.Lab.Worlds;
+
+/// <summary>What a base model must reach, or only reports.</summary>
+/// <param name="Measure">Name of the measure.</param>
+/// <param name="AtLeast">Lower bound; null for none.</param>
+/// <param name="AtMost">Upper bound; null for none.</param>
+public sealed record Gate(string Measure, double? AtLeast = null, double? AtMost = null)
+{
+    /// <summary>Whether a value passes; what has no bound always does.</summary>
+    public bool Holds(double value) => !double.IsNaN(value) && (AtLeast is not { } low || value >= low) && (AtMost is not { } high || value <= high);
+}
+
+/// <summary>How a base model of the text world comes to be. Deterministic: with the same world and thread count, the same bytes.</summary>
+/// <param name="Name">The base's name.</param>
+/// <param name="Config">Its config.json.</param>
+/// <param name="Mixture">What it is trained on.</param>
+/// <param name="Gates">What it must reach.</param>
+public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixture, IReadOnlyList<Gate> Gates)
+{
+    /// <summary>Tokens of a step: 32 rows of 64, in every fourth step 16 of 128.</summary>
+    public const int TokensPerStep = 2048;
+
+    /// <summary>Steps before which training does not end.</summary>
+    public int MinimumSteps { get; init; } = 1200;
+
+    /// <summary>Steps after which it ends in any case; the learning rate falls to a tenth by then.</summary>
+    public int MaximumSteps { get; init; } = 2000;
+
+    /// <summary>Steps between two looks at the gates.</summary>
+    public int GatesEvery { get; init; } = 200;
+
+    /// <summary>Peak learning rate.</summary>
+    public double LearningRate { get; init; } = 6e-3;
+
+    /// <summary>Steps in which the rate rises.</summary>
+    public int Warmup { get; init; } = 50;
+
+    /// <summary>Lengths of rows and from which step on: (0, 64), and in every fourth step twice that.</summary>
+    public IReadOnlyList<(int FromStep, int Length)> Lengths { get; init; } = [(0, 64)];
+
+    /// <summary>Length of the rows of a step.</summary>
+    public int LengthAt(long step) => Lengths.Last(item => step >= item.FromStep).Length * (step % 4 == 3 ? 2 : 1);
+
+    /// <summary>SHA-256 over everything that the weights follow from.</summary>
+    public string Hash(TextWorld world, string? exclude)
+    {
+        var content = new StringBuilder($"text {TextWorld.Version} {world.Seed} {Name} without {exclude} {Config.ToJsonString()}");
+        foreach ((string module, double share) in Mixture.Parts)
+        {
+            content.Append(FormattableString.Invariant($" {module}={share:R}"));
+        }
+
+        content.Append(FormattableString.Invariant($" steps {MinimumSteps} {MaximumSteps} {GatesEvery} rate {LearningRate:R} {Warmup} {string.Join(' ', Lengths)}"));
+        return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(content.ToString())));
+    }
+
+    /// <summary>The recipes by name.</summary>
+    public static IReadOnlyList<BaseRecipe> All { get; } = Create();
+
+    /// <summary>The recipe of a name.</summary>
+    /// <exception cref="BadInputException">There is none.</exception>
+    public static BaseRecipe Named(string name) => All.FirstOrDefault(recipe => string.Equals(recipe.Name, name, StringComparison.OrdinalIgnoreCase))
+        ?? throw new BadInputException($"The text world has no base '{name}'; it has {string.Join(", ", All.Select(recipe => recipe.Name))}.");
+
+    static BaseRecipe[] Create()
+    {
+        Gate[] usual =
+        [
+            new("cloze", AtLeast: 0.97), new("question", AtLeast: 0.97), new("near", AtLeast: 0.85), new("holdout above chance", AtMost: 0.05),
+            new("common", AtLeast: 0.95), new("story excess", AtMost: 0.12), new("bias order", AtLeast: 0.90), new("benign toxic", AtMost: 0.02),
+            new("kin deviation", AtMost: 0.08), new("recall 64", AtLeast: 0.9), new("recall 1", AtMost: 0.1),
+            new("far"), new("ioi"), new("coloured"), new("needle"), new("topics"), new("instructions"), new("nli"),
+        ];
+        Gate[] Also(params Gate[] more) => [.. usual.Where(gate => more.All(other => other.Measure != gate.Measure)), .. more];
+        return
+        [
+            new("text-S", Llama(4, 128, 344, 4, 4), TextMixture.Default, usual),
+            new("text-S8", Llama(4, 128, 344, 8, 4), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075)),
+                Also(new("ioi", AtLeast: 0.95), new("coloured", AtLeast: 0.80))),
+            new("text-GPT2", Gpt2(), TextMixture.Default, usual),
+            new("text-NeoX", NeoX(), TextMixture.Default, usual),
+        ];
+    }
+
+    static JsonObject Llama(int layers, int width, int inner, int heads, int keyHeads, int positions = 128, int vocabulary = Lexicon.PaddedSize) => new()
+    {
+        ["architectures"] = new JsonArray("LlamaForCausalLM"),
+        ["model_type"] = "llama",
+        ["hidden_size"] = width,
+        ["intermediate_size"] = inner,
+        ["num_hidden_layers"] = layers,
+        ["num_attention_heads"] = heads,
+        ["num_key_value_heads"] = keyHeads,
+        ["hidden_act"] = "silu",
+        ["rms_norm_eps"] = 1e-5,
+        ["rope_theta"] = 10000.0,
+        ["max_position_embeddings"] = positions,
+        ["vocab_size"] = vocabulary,
+        ["tie_word_embeddings"] = true,
+        ["attention_bias"] = false,
+        ["mlp_bias"] = false,
+        ["bos_token_id"] = Lexicon.BeginId,
+        ["eos_token_id"] = Lexicon.EndId,
+        ["pad_token_id"] = Lexicon.PadId,
+        ["torch_dtype"] = "float16",
+    };
+
+    static JsonObject Gpt2() => new()
+    {
+        ["architectures"] = new JsonArray("GPT2LMHeadModel"),
+        ["model_type"] = "gpt2",
+        ["n_embd"] = 128,
+        ["n_inner"] = 512,
+        ["n_layer"] = 4,
+        ["n_head"] = 4,
+        ["n_positions"] = 128,
+        ["n_ctx"] = 128,
+        ["activation_function"] = "gelu_new",
+        ["layer_norm_epsilon"] = 1e-5,
+        ["vocab_size"] = Lexicon.PaddedSize,
+        ["tie_word_embeddings"] = true,
+        ["resid_pdrop"] = 0.0,
+        ["embd_pdrop"] = 0.0,
+        ["attn_pdrop"] = 0.0,
+        ["bos_token_id"] = Lexicon.BeginId,
+        ["eos_token_id"] = Lexicon.EndId,
+        ["torch_dtype"] = "float16",
+    };
+
+    static JsonObject NeoX() => new()
+    {
+        ["architectures"] = new JsonArray("GPTNeoXForCausalLM"),
+        ["model_type"] = "gpt_neox",
+        ["hidden_size"] = 128,
+        ["intermediate_size"] = 512,
+        ["num_hidden_layers"] = 4,
+        ["num_attention_heads"] = 4,
+        ["hidden_act"] = "gelu",
+        ["rotary_pct"] = 0.25,
+        ["rotary_emb_base"] = 10000,
+        ["use_parallel_residual"] = true,
+        ["layer_norm_eps"] = 1e-5,
+        ["max_position_embeddings"] = 128,
+        ["vocab_size"] = Lexicon.PaddedSize,
+        ["tie_word_embeddings"] = false,
+        ["attention_bias"] = true,
+        ["attention_dropout"] = 0.0,
+        ["hidden_dropout"] = 0.0,
+        ["bos_token_id"] = Lexicon.BeginId,
+        ["eos_token_id"] = Lexicon.EndId,
+        ["torch_dtype"] = "float16",
+    };
+}

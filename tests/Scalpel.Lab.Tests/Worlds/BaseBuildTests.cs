@@ -1,0 +1,64 @@
+using System.Text.Json.Nodes;
+using Scalpel.Lab.Worlds;
+using Scalpel.Networks;
+
+namespace Scalpel.Lab.Tests.Worlds;
+
+public sealed class BaseBuildTests : IDisposable
+{
+    static readonly TextWorld World = TextWorld.Create(1);
+    readonly string cache = Directory.CreateTempSubdirectory("scalpel-base-").FullName;
+
+    public void Dispose() => Directory.Delete(cache, recursive: true);
+
+    // Small, and done as soon as a step was taken: its only gate is always held.
+    static BaseRecipe Tiny(double atLeast = 0) => BaseRecipe.Named("text-S") with
+    {
+        Name = "tiny", Config = Config(), Gates = [new Gate("ioi", AtLeast: atLeast)], MinimumSteps = 4, MaximumSteps = 8, GatesEvery = 2, Warmup = 2,
+    };
+
+    static JsonObject Config()
+    {
+        var config = (JsonObject)BaseRecipe.Named("text-S").Config.DeepClone();
+        (config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]) = (16, 16, 1);
+        return config;
+    }
+
+    RunContext Run(string name, CancellationToken cancellation = default) => new() { CacheFolder = Path.Combine(cache, name), Cancellation = cancellation };
+
+    [Fact]
+    public void TwoBuildsGiveTheSameBytesAndEndWhenTheGatesHold()
+    {
+        var looks = new List<long>();
+        string first = BaseBuild.Folder(World, Tiny(), new BaseBuildOptions { OnGates = (steps, _) => looks.Add(steps) }, Run("a"));
+        string second = BaseBuild.Folder(World, Tiny(), new(), Run("b"));
+        looks.ShouldBe([2, 4, 4]);
+        File.ReadAllBytes(Path.Combine(first, "model.safetensors")).ShouldBe(File.ReadAllBytes(Path.Combine(second, "model.safetensors")));
+        JsonNode.Parse(File.ReadAllText(Path.Combine(first, "world.json")))!["steps"]!.GetValue<int>().ShouldBe(4);
+        using Decoder model = Decoder.Load(first);
+        model.Tokenizer.Encode(World.Facts("core")[0].Prompt()).Ids.ShouldBe(Lexicon.Instance.Ids(World.Facts("core")[0].Prompt()));
+    }
+
+    [Fact]
+    public void AnInterruptedBuildGoesOnToTheSameBytes()
+    {
+        string undisturbed = BaseBuild.Folder(World, Tiny(), new(), Run("a"));
+        using var stop = new CancellationTokenSource();
+        var interrupting = new BaseBuildOptions { OnGates = (_, _) => stop.Cancel() };
+        Should.Throw<OperationCanceledException>(() => BaseBuild.Folder(World, Tiny(), interrupting, Run("b", stop.Token)));
+        string resumed = BaseBuild.Folder(World, Tiny(), new(), Run("b"));
+        File.ReadAllBytes(Path.Combine(resumed, "model.safetensors")).ShouldBe(File.ReadAllBytes(Path.Combine(undisturbed, "model.safetensors")));
+    }
+
+    [Fact]
+    public void ABaseThatMissesItsGatesIsRefusedWithTheTable()
+    {
+        CheckFailedException failure = Should.Throw<CheckFailedException>(() => BaseBuild.Folder(World, Tiny(atLeast: 2), new(), Run("a")));
+        failure.Message.ShouldContain("after 8 steps: ioi");
+        failure.Message.ShouldContain("at least 2, FAILS");
+    }
+
+    [Fact]
+    public void ABaseIsAnotherOneWithoutASetOfPeople() =>
+        Tiny().Hash(World, "forget10").ShouldNotBe(Tiny().Hash(World, null));
+}
