@@ -25,8 +25,8 @@ public sealed record EditEvaluationOptions
 }
 
 /// <summary>
-/// Does the edit hold, and did nothing else move? Efficacy, paraphrases, neighbours, unrelated prompts, fluency, and
-/// divergence on text never edited, before and after. Everything is measured against the original model, bound by hash.
+/// Does the edit hold, and did nothing else move? Efficacy, paraphrases, neighbours, unrelated prompts, consequences
+/// (portability), fluency, and divergence on text never edited, before and after. Everything is measured against the original model, bound by hash.
 /// Sources: ROME (2202.05262) for the success measures and n-gram entropy.
 /// </summary>
 public sealed class EditEvaluation(EditEvaluationOptions? options = null)
@@ -64,7 +64,7 @@ public sealed class EditEvaluation(EditEvaluationOptions? options = null)
     }
 
     /// <summary>What one model says to all prompts.</summary>
-    sealed record Answers(Pair[] Prompts, Pair[] Paraphrases, Pair[] Neighbours, int[] KeptTop, double[] Entropies);
+    sealed record Answers(Pair[] Prompts, Pair[] Paraphrases, Pair[] Neighbours, Continuation[] Consequences, int[] KeptTop, double[] Entropies);
 
     /// <summary>How a prompt takes the new and, where it is known, the old answer.</summary>
     readonly record struct Pair(Continuation New, Continuation? Old);
@@ -86,6 +86,7 @@ public sealed class EditEvaluation(EditEvaluationOptions? options = null)
             Pairs(fact => [fact.FilledPrompt], "prompts"),
             Pairs(fact => fact.Paraphrases, "paraphrases"),
             Pairs(fact => fact.Neighbours, "neighbours"),
+            scores.Of([.. facts.SelectMany(fact => fact.Portability).Select(item => (item.Prompt, item.Answer))], $"consequences, {which} model"),
             [.. kept.Select(prompt => NextToken(model, prompt))],
             [.. facts.Take(options.FluencyFacts).Select((fact, i) => Entropy(model, fact, i, run, which))]);
     }
@@ -155,6 +156,12 @@ public sealed class EditEvaluation(EditEvaluationOptions? options = null)
             }
 
             yield return new Metric("score", "Harmonic mean of efficacy, paraphrase and neighbourhood success; no interval of its own.", true, after.Prompts.Length, Harmonic(shares.Select(s => s.Before)), Harmonic(shares.Select(s => s.After)));
+        }
+
+        if (after.Consequences.Length > 0)
+        {
+            yield return Share("portability_exact", "Share of consequences of the new fact where every token of the answer is the most probable one.", before.Consequences.Select(answer => answer.Greedy), after.Consequences.Select(answer => answer.Greedy));
+            yield return Mean("portability_probability", "Probability of the answer that follows from the new fact, geometric mean over its tokens.", before.Consequences.Select(answer => answer.Probability), after.Consequences.Select(answer => answer.Probability), seed);
         }
 
         if (after.KeptTop.Length > 0)

@@ -6,12 +6,12 @@ namespace Scalpel.Lab.Recipes;
 
 /// <summary>
 /// Reads facts to edit from JSON: a list (or JSON lines) of Scalpel's own records {subject, prompt, target, old?,
-/// paraphrases?, neighbours?, locality?}, of CounterFact's, or of zsRE's as ROME publishes them. The layout is told from the keys.
+/// paraphrases?, neighbours?, locality?, portability? [{prompt, answer}]}, of CounterFact's, or of zsRE's as ROME publishes them. The layout is told from the keys.
 /// </summary>
 public static class FactFile
 {
     const long MaxBytes = 1L << 30;
-    static readonly string[] Keys = ["subject", "prompt", "target", "old", "paraphrases", "neighbours", "locality"];
+    static readonly string[] Keys = ["subject", "prompt", "target", "old", "paraphrases", "neighbours", "locality", "portability"];
 
     /// <summary>All facts of a file.</summary>
     /// <exception cref="BadInputException">The file cannot be read, is empty, or a record is of no known layout; the record is named.</exception>
@@ -47,6 +47,11 @@ public static class FactFile
             {
                 json[key] = new JsonArray([.. texts.Select(text => (JsonNode?)text)]);
             }
+        }
+
+        if (fact.Portability.Count > 0)
+        {
+            json["portability"] = new JsonArray([.. fact.Portability.Select(item => new JsonObject { ["prompt"] = item.Prompt, ["answer"] = item.Answer })]);
         }
 
         return json;
@@ -95,6 +100,12 @@ public static class FactFile
             Paraphrases = Texts(fact, "paraphrases", where),
             Neighbours = Texts(fact, "neighbours", where),
             Locality = Texts(fact, "locality", where),
+            Portability = fact["portability"] switch
+            {
+                null => [],
+                JsonArray list when list.All(item => item is JsonObject) => [.. list.Select(item => new Consequence(Text(item!.AsObject(), "prompt", where), Text(item.AsObject(), "answer", where)))],
+                _ => throw new BadInputException($"{where}: 'portability' is not a list of {{prompt, answer}}."),
+            },
         }, where);
     }
 
@@ -130,6 +141,7 @@ public static class FactFile
             Old = fact.ContainsKey("alt") && answers.Count > 0 ? answers[0] : null,
             Paraphrases = fact.ContainsKey("rephrase") ? [Text(fact, "rephrase", where)] : [],
             Locality = locality is null ? [] : [locality],
+            Portability = fact["portability"] is JsonObject next ? [new Consequence(Text(next, "New Question", where), Text(next, "New Answer", where))] : [],
         }, where);
     }
 

@@ -18,6 +18,9 @@ public sealed record FactEdit(string Subject, string Prompt, string Target)
     /// <summary>Filled prompts that have nothing to do with the fact, whose continuations shall stay.</summary>
     public IReadOnlyList<string> Locality { get; init; } = [];
 
+    /// <summary>What follows from the new fact, as prompts with the answers that an edited model should give to them.</summary>
+    public IReadOnlyList<Consequence> Portability { get; init; } = [];
+
     /// <summary>The prompt with the subject in it.</summary>
     public string FilledPrompt => Prompt.Replace("{}", Subject, StringComparison.Ordinal);
 
@@ -36,3 +39,8 @@ public sealed record FactEdit(string Subject, string Prompt, string Target)
             : this;
     }
 }
+
+/// <summary>What follows from an edited fact: "The currency of the country with the Eiffel Tower is the" → "euro".</summary>
+/// <param name="Prompt">A filled prompt that needs the fact but does not ask for it.</param>
+/// <param name="Answer">What a model that has taken the edit in continues with.</param>
+public sealed record Consequence(string Prompt, string Answer);

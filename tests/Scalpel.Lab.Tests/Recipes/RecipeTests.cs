@@ -1,4 +1,6 @@
+using System.Text.Json.Nodes;
 using Scalpel.Lab.Recipes;
+using Scalpel.Methods.Editing;
 
 namespace Scalpel.Lab.Tests.Recipes;
 
@@ -68,9 +70,15 @@ public sealed class RecipeTests : IDisposable
             fact => fact.FilledPrompt.ShouldBe("The mother tongue of Danielle Darrieux is"), fact => fact.Target.ShouldBe("English"),
             fact => fact.Old.ShouldBe("French"), fact => fact.Neighbours.ShouldBe(["n"]));
         FactFile.Read(Write("zs.json", """
-            [{"subject": "Watts Humphrey", "src": "What university did Watts Humphrey attend?", "rephrase": "r", "alt": "Illinois", "answers": ["Chicago"], "loc": "nq question: who played desmond", "loc_ans": "a"}]
+            [{"subject": "Watts Humphrey", "src": "What university did Watts Humphrey attend?", "rephrase": "r", "alt": "Illinois", "answers": ["Chicago"], "loc": "nq question: who played desmond", "loc_ans": "a",
+              "portability": {"Recalled Relation": "r", "New Question": "In which state is it?", "New Answer": "Illinois"}}]
             """)).Single().ShouldSatisfyAllConditions(
+            fact => fact.Portability.ShouldBe([new Consequence("In which state is it?", "Illinois")]),
             fact => fact.Prompt.ShouldBe("What university did {} attend?"), fact => fact.Target.ShouldBe("Illinois"), fact => fact.Locality.ShouldNotBeEmpty());
+        FactEdit own = FactFile.Read(Write("own.json", """[{"subject": "a", "prompt": "{} b", "target": "c", "portability": [{"prompt": "d", "answer": "e"}]}]""")).Single();
+        own.Portability.ShouldBe([new Consequence("d", "e")]);
+        FactFile.Read(Write("again.json", new JsonArray(FactFile.ToJson(own)).ToJsonString())).Single().Portability.ShouldBe(own.Portability);
+        Should.Throw<BadInputException>(() => FactFile.Read(Write("own.json", """[{"subject": "a", "prompt": "{}", "target": "b", "portability": ["d"]}]"""))).Message.ShouldContain("portability");
         Should.Throw<BadInputException>(() => FactFile.Read(Write("own.json", """[{"subjct": "a", "prompt": "{}", "target": "b"}]"""))).Message.ShouldContain("subject");
         Should.Throw<BadInputException>(() => FactFile.Read(Write("empty.json", "[]")));
     }
