@@ -1,48 +1,30 @@
 using System.CommandLine;
 using System.Security.Cryptography;
+using System.Text.Json;
 using System.Text.Json.Nodes;
+using Scalpel.Checkpoints;
+using Scalpel.Checkpoints.Gguf;
 using Scalpel.Cli.CommandLine;
+using Scalpel.Lab.Reports;
 using Scalpel.Networks;
 using Scalpel.Patches;
 using Scalpel.Training;
-using TorchSharp;
-using static TorchSharp.torch;
 
 namespace Scalpel.Cli.Commands;
 
-/// <summary>Trains a model on texts or preferences; the result is a patch.</summary>
+/// <summary>Trains a model on texts, preferences or rewards; the result is a patch.</summary>
 sealed class TuneCommand : CliCommand
 {
     readonly Argument<string> model = ModelArgument();
-    readonly Option<string> data = new("--data") { Description = "JSON lines: text; prompt and completion; messages; or prompt, chosen and rejected.", HelpName = "FILE", Required = true };
-    readonly Option<string> method = new("--method") { Description = "lora, dora, ia3 or full.", DefaultValueFactory = _ => "lora" };
-    readonly Option<string?> loss = new("--loss") { Description = "For texts nll or dft; for pairs dpo, ipo, hinge, robust, and the other names of TRL, or cpo, simpo, orpo." };
-    readonly Option<long> steps = new("--steps") { Description = "Optimizer steps.", DefaultValueFactory = _ => 100 };
-    readonly Option<int> batchSize = new("--batch-size") { Description = "Rows, or pairs, of one pass.", DefaultValueFactory = _ => 4 };
-    readonly Option<int> accumulate = new("--accumulate") { Description = "Passes summed in one step.", DefaultValueFactory = _ => 1 };
-    readonly Option<double?> learningRate = new("--learning-rate") { Description = "Peak learning rate; 2e-4 for adapters, 2e-5 for full tuning by default." };
-    readonly Option<long> warmup = new("--warmup") { Description = "Steps in which the rate rises; then it falls as a cosine.", DefaultValueFactory = _ => 0 };
-    readonly Option<double> decay = new("--weight-decay") { Description = "Weight decay of matrices.", DefaultValueFactory = _ => 0 };
-    readonly Option<double> beta = new("--beta") { Description = "Inverse temperature of a preference loss.", DefaultValueFactory = _ => 0.1 };
-    readonly Option<double> smoothing = new("--label-smoothing") { Description = "Label smoothing.", DefaultValueFactory = _ => 0 };
-    readonly Option<int> rank = new("--rank") { Description = "Rank of a low-rank adapter.", DefaultValueFactory = _ => 8 };
-    readonly Option<double?> alpha = new("--alpha") { Description = "Scale of a low-rank adapter, alpha/rank; twice the rank by default." };
-    readonly Option<string[]> target = new("--target") { Description = "What to train: ends of module paths or a regular expression; all linear layers (full: all tensors) by default.", DefaultValueFactory = _ => [] };
-    readonly Option<int?> maxLength = new("--max-length") { Description = "Cut longer rows to this many tokens." };
-    readonly Option<ulong> seed = new("--seed") { Description = "Seed of the run.", DefaultValueFactory = _ => 0UL };
-    readonly Option<string?> folder = new("--run") { Description = "Folder for the state and log.jsonl.", HelpName = "FOLDER" };
-    readonly Option<long> saveEvery = new("--save-every") { Description = "Steps between saved states.", DefaultValueFactory = _ => 100 };
-    readonly Option<bool> resume = new("--resume") { Description = "Go on from the state in the folder of --run." };
-    readonly Option<bool> bf16 = BFloat16Option();
-    readonly Option<string> output = new("--out") { Description = $"The patch to write, *{Patch.Suffix}.", HelpName = "PATCH", Required = true };
-    readonly Option<bool> force = new("--force") { Description = "Replace an existing patch." };
+    readonly TuneOptions o = new();
 
-    public TuneCommand() : base("tune", "Trains a model on texts or preferences and writes the change as a patch.",
+    public TuneCommand() : base("tune", "Trains a model on texts, preferences or rewards and writes the change as a patch.",
         "scalpel tune assets/models/smollm2-135m-instruct --data train.jsonl --method lora --steps 50 --out tuned.patch.safetensors",
-        "scalpel tune assets/models/smollm2-135m-instruct --data pairs.jsonl --loss dpo --run runs/dpo --out dpo.patch.safetensors")
+        "scalpel tune assets/models/smollm2-135m-instruct --data pairs.jsonl --loss dpo --run runs/dpo --out dpo.patch.safetensors",
+        "scalpel tune assets/models/smollm2-135m-instruct --data prompts.jsonl --loss grpo --reward contains:please --out polite.patch.safetensors")
     {
         Add(model);
-        foreach (Option option in (Option[])[data, method, loss, steps, batchSize, accumulate, learningRate, warmup, decay, beta, smoothing, rank, alpha, target, maxLength, seed, folder, saveEvery, resume, bf16, output, force])
+        foreach (Option option in o.All)
         {
             Add(option);
         }
@@ -50,112 +32,131 @@ sealed class TuneCommand : CliCommand
 
     public override void Execute(Invocation call)
     {
-        string path = call.Get(output), kind = call.Get(method);
-        if (File.Exists(path) && !call.Get(force))
+        string path = call.Get(o.Output), kind = call.Get(o.Method), file = call.Get(o.Data);
+        o.Check(call);
+        using Decoder decoder = Decoder.Load(call.Model(model), DTypeOf(call, o.BFloat16));
+        RunContext run = call.Context(call.Get(o.Seed));
+        int limit = decoder.Config.MaxPositions;
+        using TuningData data = TuningData.Read(file, decoder.Tokenizer, limit, call.Get(o.MaxLength), run);
+        TuningObjective objective = o.Objective(call, data.Layout);
+        objective.Check(data, file);
+        o.CheckEffect(call, objective);
+        IReadOnlyList<TokenRow>? packed = call.Get(o.Packing) ? data.Packed(call.Get(o.MaxLength) ?? Math.Min(limit, 1024)) : null;
+        Show(call, data, file, packed);
+        using TuningData? held = call.Get(o.HeldOut) is { } other ? TuningData.Read(other, decoder.Tokenizer, limit, call.Get(o.MaxLength), run) : null;
+        if (held is not null)
         {
-            throw new BadInputException($"{path} exists already; choose another file or add --force to replace it.");
+            objective.Check(held, call.Get(o.HeldOut)!);
         }
 
-        if (kind is not ("lora" or "dora" or "ia3" or "full"))
-        {
-            throw new BadInputException($"The method '{kind}' is not known; known are lora, dora, ia3 and full.");
-        }
-
-        if (call.Get(batchSize) < 1)
-        {
-            throw new BadInputException($"--batch-size is {call.Get(batchSize)}; it must be at least 1.");
-        }
-
-        using Decoder decoder = Decoder.Load(call.Model(model), DTypeOf(call, bf16));
-        RunContext run = call.Context(call.Get(seed));
-        TuningData tuning = TuningData.Read(call.Get(data), decoder.Tokenizer, decoder.Config.MaxPositions, call.Get(maxLength));
-        int count = tuning.Rows.Count + tuning.Pairs.Count;
-        call.Output.Note($"{call.Get(data)}: {count} rows of the layout {tuning.Layout}"
-            + (tuning.Shortened > 0 ? $", {tuning.Shortened} cut" : "") + (tuning.Moved > 0 ? $", {tuning.Moved} whose answer begins within a token of the prompt" : ""));
-        var options = new JsonObject
-        {
-            ["method"] = kind, ["loss"] = call.Get(loss), ["steps"] = call.Get(steps), ["batch_size"] = call.Get(batchSize), ["accumulate"] = call.Get(accumulate),
-            ["learning_rate"] = call.Get(learningRate) ?? (kind == "full" ? 2e-5 : 2e-4), ["warmup"] = call.Get(warmup), ["weight_decay"] = call.Get(decay), ["beta"] = call.Get(beta),
-            ["label_smoothing"] = call.Get(smoothing), ["rank"] = call.Get(rank), ["alpha"] = call.Get(alpha) ?? 2 * call.Get(rank),
-            ["target"] = new JsonArray([.. call.Get(target).Select(t => (JsonNode?)t)]), ["max_length"] = call.Get(maxLength), ["bf16"] = call.Get(bf16),
-        };
-        using Adapter? adapter = NewAdapter(call, kind, decoder);
+        JsonObject options = o.Resolved(call, objective);
+        using Adapter? adapter = o.NewAdapter(call, decoder);
         using IDisposable? attached = adapter?.AttachTo(decoder);
-        ITrainingTask task = Task(call, decoder, tuning, run);
-        string[] trained = adapter is null ? Trained(decoder, call.Get(target)) : [];
+        string[] trained = adapter is null ? Trained(decoder, call.Get(o.Target)) : [];
+        using RewardModel? scorer = objective.Family == TuningFamily.Reward ? NewScorer(decoder, run.Seed) : null;
+        // The policy's divergence is from the model as it was.
+        using FrozenTensors? frozen = adapter is null && objective.Family == TuningFamily.Policy && objective.PolicyOptions().Beta != 0 ? new FrozenTensors(decoder, trained) : null;
+        IReward[] rewards = [.. call.Get(o.Rewards).Select(Rewards.Parse)];
         TrainingResult result;
-        using (var trainer = new Trainer(adapter?.Trainable(decoder) ?? TrainableTensor.Of(decoder, trained), new TrainerOptions
+        CheckFailedException? failure = null;
+        StepReport? last = null;
+        try
         {
-            Steps = call.Get(steps),
-            Accumulation = call.Get(accumulate),
-            LearningRate = options["learning_rate"]!.GetValue<double>(),
-            Schedule = new CosineSchedule(call.Get(steps)) { Warmup = call.Get(warmup) },
-            Optimizer = groups => new AdamW(groups, new AdamWOptions { WeightDecay = call.Get(decay) }),
-            Folder = call.Get(folder),
-            SaveEvery = call.Get(saveEvery),
-            Resume = call.Get(resume),
-            Fingerprint = Fingerprint(decoder, call.Get(data), options, call.Get(seed)),
-        }))
+            RowTask Task(TuningData rows, IReadOnlyList<TokenRow>? packedRows, RowTask? heldOut) => objective.Family switch
+            {
+                TuningFamily.Reward => new RewardTask(scorer!, rows.Pairs, call.Get(o.BatchSize), call.Get(o.Accumulate), run.Seed, objective.Centring) { HeldOut = heldOut },
+                TuningFamily.Policy => new PolicyTask(decoder, rows, rewards, call.Get(o.BatchSize), call.Get(o.Accumulate), run.Seed, objective.PolicyOptions(), adapter is not null ? adapter.Suspend : frozen is not null ? frozen.Swap : null) { HeldOut = heldOut },
+                _ => objective.CreateTask(decoder, rows, call.Get(o.BatchSize), call.Get(o.Accumulate), run, packedRows, heldOut),
+            };
+            RowTask task = Task(data, packed, held is null ? null : Task(held, null, null));
+            IReadOnlyList<TrainableTensor> tensors = [.. adapter?.Trainable(decoder) ?? TrainableTensor.Of(decoder, trained), .. scorer is null || trained.Contains("score.weight") ? [] : scorer.Trainable()];
+            using var trainer = new Trainer(tensors, o.Training(call, Fingerprint(decoder, file, call.Get(o.HeldOut), options, run.Seed))) { OnStep = report => last = report };
+            try
+            {
+                result = trainer.Run(task, run);
+            }
+            catch (CheckFailedException e) when (last is not null)
+            {
+                failure = e;
+                result = new TrainingResult(last.Step + 1, last.Loss, null, false);
+            }
+        }
+        finally
         {
-            result = trainer.Run(task, run);
+            foreach (IReward reward in rewards)
+            {
+                reward.Dispose();
+            }
         }
 
         attached?.Dispose();
-        var info = new PatchInfo { Method = kind == "full" ? "full-tuning" : kind, Options = options, Seed = call.Get(seed), Evidence = new JsonObject { ["loss"] = result.Loss, ["steps"] = result.Steps } };
-        using Patch patch = adapter?.ToPatch(decoder, info) ?? Patch.Of(decoder.Source!, info, trained.Select(name => (name, decoder.Parameter(name).alias())));
-        patch.Save(path, call.Get(force));
-        call.Output.Emit(new JsonObject { ["patch"] = path, ["method"] = info.Method, ["rows"] = count, ["layout"] = tuning.Layout, ["steps"] = result.Steps, ["loss"] = result.Loss, ["tensors"] = patch.Deltas.Count });
+        var info = new PatchInfo
+        {
+            Method = kind == "full" ? "full-tuning" : kind, Options = options, Seed = run.Seed,
+            Evidence = failure is null ? new JsonObject { ["loss"] = result.Loss, ["steps"] = result.Steps } : new JsonObject { ["stopped"] = failure.Message },
+        };
+        using Patch patch = ToPatch(decoder, adapter, trained, scorer, info);
+        patch.Save(path, call.Get(o.Force));
+        Finish(call, options, data);
+        if (failure is not null)
+        {
+            throw new CheckFailedException($"{failure.Message} {path} holds the weights before that step.");
+        }
+
+        call.Output.Emit(new JsonObject
+        {
+            ["patch"] = path, ["method"] = info.Method, ["loss_name"] = objective.Name, ["rows"] = data.Count, ["layout"] = data.LayoutName, ["steps"] = result.Steps, ["loss"] = result.Loss,
+            ["best"] = result.Best, ["stopped_early"] = result.StoppedEarly, ["tensors"] = patch.Deltas.Count,
+            ["metrics"] = last is null ? null : new JsonObject(last.Metrics.Select(pair => KeyValuePair.Create<string, JsonNode?>(pair.Key, double.IsFinite(pair.Value) ? pair.Value : null))),
+        });
         if (!call.Output.Json)
         {
-            call.Output.Line(FormattableString.Invariant($"{path}: {info.Method}, {result.Steps} steps, last loss {result.Loss:0.0000}, {patch.Deltas.Count} tensors"));
+            string evaluated = result.Best is { } best ? FormattableString.Invariant($", best evaluation {best:0.0000}{(result.StoppedEarly ? ", stopped early" : "")}") : "";
+            string reward = objective.Family == TuningFamily.Policy && last is not null ? FormattableString.Invariant($", last reward {last.Metrics["reward"]:0.000}") : "";
+            call.Output.Line(FormattableString.Invariant($"{path}: {info.Method}, {objective.Name}, {result.Steps} steps, last loss {result.Loss:0.0000}{reward}{evaluated}, {patch.Deltas.Count} tensors"));
         }
     }
 
-    Adapter? NewAdapter(Invocation call, string kind, Decoder decoder)
+    static void Show(Invocation call, TuningData data, string file, IReadOnlyList<TokenRow>? packed)
     {
-        string[] targets = call.Get(target);
-        return kind switch
-        {
-            "full" => null,
-            "ia3" => Adapter.CreateIa3(decoder, targets.Length > 0 ? targets : ["k_proj", "v_proj"], targets.Length > 0 ? [] : ["down_proj"]),
-            _ => Adapter.CreateLora(decoder, new LoraOptions
-            {
-                Rank = call.Get(rank),
-                Alpha = call.Get(alpha) ?? 2 * call.Get(rank),
-                Magnitudes = kind == "dora",
-                Targets = targets.Length > 0 ? targets : ["all-linear"],
-            }, call.Get(seed)),
-        };
+        string Counted(int count, string what) => count > 0 ? $", {count:#,0} {what}" : "";
+        call.Output.Note($"{file}: {data.Count:#,0} rows of the layout {data.LayoutName}, {data.Tokens:#,0} tokens, {data.Learned:#,0} of them learned, the longest row {data.Longest}"
+            + Counted(data.Shortened, "cut") + Counted(data.Dropped, "left out with nothing to learn") + Counted(data.Moved, "whose answer begins within a token of the prompt")
+            + (packed is null ? "" : $", packed into {packed.Count:#,0} rows"));
+        string preview = data.Preview();
+        call.Output.Note($"the first row, what is learned in «»: {(preview.Length > 600 ? preview[..600] + "…" : preview)}");
     }
 
-    ITrainingTask Task(Invocation call, Decoder decoder, TuningData tuning, RunContext run)
+    void Finish(Invocation call, JsonObject options, TuningData data)
     {
-        bool pairs = tuning.Pairs.Count > 0;
-        string name = call.Get(loss) ?? (pairs ? "dpo" : "nll");
-        (int batch, int parts, ulong of) = (call.Get(batchSize), call.Get(accumulate), call.Get(seed));
-        if (name is "nll" or "dft")
+        // The state of the run is complete: what remains is for people.
+        if (call.Get(o.Folder) is { } folder)
         {
-            return !pairs ? new SupervisedTask(decoder, tuning.Rows, batch, parts, of, new SupervisedOptions { Dynamic = name == "dft", LabelSmoothing = call.Get(smoothing) })
-                : throw new BadInputException($"The loss {name} learns texts, but {call.Get(data)} holds pairs; take dpo or another loss on pairs.");
+            AtomicFile.WriteText(Path.Combine(folder, "options.json"), options.ToJsonString(new JsonSerializerOptions { WriteIndented = true }) + "\n");
+            LossCurve.Draw(folder);
+            call.Output.Note($"{Path.Combine(folder, "loss.png")} shows the loss, log.jsonl beside it all figures; {data.Count:#,0} rows were learned.");
+        }
+    }
+
+    static RewardModel NewScorer(Decoder decoder, ulong seed)
+    {
+        if (decoder.Source is GgufCheckpoint && decoder.Config.Head == HeadKind.LanguageModel)
+        {
+            throw new BadInputException($"{decoder.Source.Location} is a GGUF file, to which the new head of a reward model cannot be added; give the model's safetensors folder.");
         }
 
-        if (!pairs)
+        return new RewardModel(decoder, seed);
+    }
+
+    static Patch ToPatch(Decoder decoder, Adapter? adapter, string[] trained, RewardModel? scorer, PatchInfo info)
+    {
+        if (scorer is null)
         {
-            throw new BadInputException($"The loss {name} learns from pairs, but {call.Get(data)} holds {tuning.Layout}; give lines with prompt, chosen and rejected.");
+            return adapter?.ToPatch(decoder, info) ?? Patch.Of(decoder.Source!, info, trained.Select(name => (name, decoder.Parameter(name).alias())));
         }
 
-        return name switch
-        {
-            "orpo" => PreferenceTask.OddsRatio(decoder, tuning.Pairs, batch, parts, of, run, call.Get(beta)),
-            "cpo" or "simpo" => PreferenceTask.Contrast(decoder, tuning.Pairs, batch, parts, of, run, new ContrastiveOptions
-            {
-                Loss = name == "cpo" ? ContrastiveLoss.Sigmoid : ContrastiveLoss.Simpo, NllWeight = name == "cpo" ? 1 : 0, Beta = call.Get(beta), LabelSmoothing = call.Get(smoothing),
-            }),
-            _ => PreferenceTask.Direct(decoder, tuning.Pairs, batch, parts, of, run, new DirectPreferenceOptions
-            {
-                Losses = [(TrlNames.DirectPreference(name == "dpo" ? "sigmoid" : name), 1)], Beta = call.Get(beta), LabelSmoothing = call.Get(smoothing),
-            }),
-        };
+        using Patch body = adapter?.ToPatch(decoder, info) ?? Patch.Of(decoder.Source!, info, trained.Select(name => (name, decoder.Parameter(name).alias())));
+        return scorer.ToPatch(info, body);
     }
 
     static string[] Trained(Decoder decoder, string[] targets)
@@ -169,10 +170,15 @@ sealed class TuneCommand : CliCommand
         return chosen.Length > 0 ? chosen : throw new BadInputException($"The target {targets[0]} matches no tensor; the nearest is {Nearest.To(targets[0], decoder.Parameters.Keys)[0]}.");
     }
 
-    static string Fingerprint(Decoder decoder, string data, JsonObject options, ulong seed)
+    static string Fingerprint(Decoder decoder, string data, string? held, JsonObject options, ulong seed)
     {
-        using FileStream file = File.OpenRead(data);
-        string content = $"{decoder.ConfigHash} {decoder.Hash(decoder.Parameters.Keys.First())} {Convert.ToHexStringLower(SHA256.HashData(file))} {options.ToJsonString()} {seed}";
+        string Of(string file)
+        {
+            using FileStream stream = File.OpenRead(file);
+            return Convert.ToHexStringLower(SHA256.HashData(stream));
+        }
+
+        string content = $"{decoder.ConfigHash} {decoder.Hash(decoder.Parameters.Keys.First())} {Of(data)} {(held is null ? "" : Of(held))} {options.ToJsonString()} {seed}";
         return Convert.ToHexStringLower(SHA256.HashData(System.Text.Encoding.UTF8.GetBytes(content)));
     }
 }

@@ -13,24 +13,27 @@ public sealed record TokenRow(IReadOnlyList<long> Ids, IReadOnlyList<long> Label
     public TokenRow(IReadOnlyList<long> ids, IReadOnlyList<long> labels) : this(ids, labels, [ids.Count]) { }
 }
 
+/// <summary>A piece of a sequence within a packed row.</summary>
+/// <param name="Row">The sequence.</param>
+/// <param name="Start">Its first token.</param>
+/// <param name="Count">Tokens.</param>
+public readonly record struct PackedPart(int Row, int Start, int Count);
+
 /// <summary>Puts several sequences into one row, so that less is padding.</summary>
 public static class Packing
 {
-    /// <summary>
-    /// Best fit, longest first: every sequence goes into the row with the least room that still takes it.
-    /// </summary>
-    /// <param name="rows">Sequences.</param>
+    /// <summary>Where each sequence goes: best fit, longest first, into the row with the least room that still takes it.</summary>
+    /// <param name="lengths">Tokens of each sequence.</param>
     /// <param name="length">Tokens of a row.</param>
     /// <param name="split">Whether the tail of a longer sequence becomes a sequence of its own; else it is cut off.</param>
-    public static IReadOnlyList<TokenRow> BestFit(IReadOnlyList<TokenRow> rows, int length, bool split = false)
+    public static IReadOnlyList<IReadOnlyList<PackedPart>> Plan(IReadOnlyList<int> lengths, int length, bool split = false)
     {
-        List<TokenRow> parts = [];
-        foreach (TokenRow row in rows)
+        List<PackedPart> parts = [];
+        for (int row = 0; row < lengths.Count; row++)
         {
-            for (int at = 0; at < row.Ids.Count; at += length)
+            for (int at = 0; at < lengths[row]; at += length)
             {
-                int count = Math.Min(length, row.Ids.Count - at);
-                parts.Add(new TokenRow([.. row.Ids.Skip(at).Take(count)], [.. row.Labels.Skip(at).Take(count)]));
+                parts.Add(new PackedPart(row, at, Math.Min(length, lengths[row] - at)));
                 if (!split)
                 {
                     break;
@@ -38,13 +41,12 @@ public static class Packing
             }
         }
 
-        List<(List<TokenRow> Parts, int Room)> bins = [];
+        List<(List<PackedPart> Parts, int Room)> bins = [];
         // Rows by the room that they have left; of equal ones the one that got there first.
         var open = new SortedDictionary<int, Queue<int>>();
-        foreach (TokenRow part in parts.OrderByDescending(part => part.Ids.Count))
+        foreach (PackedPart part in parts.OrderByDescending(part => part.Count))
         {
-            int need = part.Ids.Count;
-            int room = open.Keys.FirstOrDefault(free => free >= need, -1), bin;
+            int room = open.Keys.FirstOrDefault(free => free >= part.Count, -1), bin;
             if (room >= 0)
             {
                 bin = open[room].Dequeue();
@@ -60,7 +62,7 @@ public static class Packing
             }
 
             bins[bin].Parts.Add(part);
-            int left = bins[bin].Room - need;
+            int left = bins[bin].Room - part.Count;
             bins[bin] = (bins[bin].Parts, left);
             if (left > 0)
             {
@@ -68,11 +70,20 @@ public static class Packing
             }
         }
 
-        return [.. bins.Select(bin => new TokenRow(
-            [.. bin.Parts.SelectMany(part => part.Ids)],
-            [.. bin.Parts.SelectMany(part => part.Labels)],
-            [.. bin.Parts.Select(part => part.Ids.Count)]))];
+        return [.. bins.Select(bin => bin.Parts)];
     }
+
+    /// <summary>The sequences in rows as <see cref="Plan"/> says.</summary>
+    /// <param name="rows">Sequences.</param>
+    /// <param name="length">Tokens of a row.</param>
+    /// <param name="split">Whether the tail of a longer sequence becomes a sequence of its own; else it is cut off.</param>
+    public static IReadOnlyList<TokenRow> BestFit(IReadOnlyList<TokenRow> rows, int length, bool split = false) =>
+    [
+        .. Plan([.. rows.Select(row => row.Ids.Count)], length, split).Select(parts => new TokenRow(
+            [.. parts.SelectMany(part => rows[part.Row].Ids.Skip(part.Start).Take(part.Count))],
+            [.. parts.SelectMany(part => rows[part.Row].Labels.Skip(part.Start).Take(part.Count))],
+            [.. parts.Select(part => part.Count)])),
+    ];
 
     /// <summary>Cuts the stream of all tokens every <paramref name="length"/>, whatever the boundaries of sequences.</summary>
     public static IReadOnlyList<TokenRow> Wrapped(IReadOnlyList<TokenRow> rows, int length) =>
@@ -152,10 +163,10 @@ public sealed record TokenBatch(Tensor Ids, Tensor Labels, Tensor Sequences, Ten
 /// <summary>A prompt with a better and a worse answer, as tokens.</summary>
 public sealed record PreferencePair(IReadOnlyList<long> Prompt, IReadOnlyList<long> Chosen, IReadOnlyList<long> Rejected);
 
-/// <summary>Pairs as tensors: all chosen rows, then all rejected ones.</summary>
-/// <param name="Ids">[2B, T] int64.</param>
-/// <param name="Mask">[2B, T] int64, 1 = token.</param>
-/// <param name="Completion">[2B, T] int64, 1 = part of the answer.</param>
+/// <summary>Answers after their prompts as tensors; of pairs all chosen rows, then all rejected ones.</summary>
+/// <param name="Ids">[rows, T] int64.</param>
+/// <param name="Mask">[rows, T] int64, 1 = token.</param>
+/// <param name="Completion">[rows, T] int64, 1 = part of the answer.</param>
 public sealed record PreferenceBatch(Tensor Ids, Tensor Mask, Tensor Completion) : IDisposable
 {
     /// <summary>Pairs, cut to <paramref name="maxLength"/> and padded on the right.</summary>
@@ -166,13 +177,23 @@ public sealed record PreferenceBatch(Tensor Ids, Tensor Mask, Tensor Completion)
     /// <param name="multiple">The width is rounded up to a multiple of this. Default 1.</param>
     public static PreferenceBatch Create(IReadOnlyList<PreferencePair> pairs, long padding, int? maxLength = null, bool keepEnd = false, int multiple = 1)
     {
-        (long Id, bool Answer)[] Row(PreferencePair pair, IReadOnlyList<long> answer)
+        (long Id, bool Answer)[] Row(IReadOnlyList<long> prompt, IReadOnlyList<long> answer)
         {
-            (long, bool)[] all = [.. pair.Prompt.Select(id => (id, false)), .. answer.Select(id => (id, true))];
+            (long, bool)[] all = [.. prompt.Select(id => (id, false)), .. answer.Select(id => (id, true))];
             return maxLength is { } limit && all.Length > limit ? keepEnd ? all[^limit..] : all[..limit] : all;
         }
 
-        (long Id, bool Answer)[][] rows = [.. pairs.Select(pair => Row(pair, pair.Chosen)), .. pairs.Select(pair => Row(pair, pair.Rejected))];
+        return Padded([.. pairs.Select(pair => Row(pair.Prompt, pair.Chosen)), .. pairs.Select(pair => Row(pair.Prompt, pair.Rejected))], padding, multiple);
+    }
+
+    /// <summary>Prompts, each with its answer, padded on the right.</summary>
+    /// <param name="rows">At least one prompt with its answer.</param>
+    /// <param name="padding">The token that fills up.</param>
+    public static PreferenceBatch Of(IReadOnlyList<(IReadOnlyList<long> Prompt, IReadOnlyList<long> Answer)> rows, long padding) =>
+        Padded([.. rows.Select(row => ((long, bool)[])[.. row.Prompt.Select(id => (id, false)), .. row.Answer.Select(id => (id, true))])], padding, 1);
+
+    static PreferenceBatch Padded((long Id, bool Answer)[][] rows, long padding, int multiple)
+    {
         int width = (rows.Max(row => row.Length) + multiple - 1) / multiple * multiple;
         long[] ids = new long[rows.Length * width], mask = new long[ids.Length], completion = new long[ids.Length];
         Array.Fill(ids, padding);

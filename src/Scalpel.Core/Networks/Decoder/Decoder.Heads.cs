@@ -61,6 +61,16 @@ public sealed partial class Decoder
         return logits.MoveToOuterDisposeScope();
     }
 
+    /// <summary>The final state of each row's last token, [B, d], which a classifier of texts reads.</summary>
+    internal Tensor LastStates(Tensor ids, Tensor? mask)
+    {
+        using var scope = NewDisposeScope();
+        using Pass pass = Prepare(ids, mask);
+        Tensor hidden = RunLayers(Embed(ids, pass), 0, Config.Layers, pass);
+        Tensor last = LastTokens(ids, mask).view(-1, 1, 1).expand(-1, 1, Config.Width);
+        return Normalise(finalNorm, hidden.gather(1, last), pass, "final_norm.scale").squeeze(1).MoveToOuterDisposeScope();
+    }
+
     // Column of each row's last token: the last that is not the padding token, as the family's reference has it; without
     // a padding token in the configuration, the last that the mask counts.
     Tensor LastTokens(Tensor ids, Tensor? mask)

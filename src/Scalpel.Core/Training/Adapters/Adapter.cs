@@ -139,7 +139,7 @@ public sealed class Adapter : IDisposable
     /// <exception cref="BadInputException">The network lacks a module, or a shape differs.</exception>
     public IDisposable AttachTo(Network network, double weight = 1)
     {
-        Weight = weight;
+        SetWeight(weight);
         var attachment = new Attachment();
         try
         {
@@ -173,7 +173,6 @@ public sealed class Adapter : IDisposable
                     throw new BadInputException($"The adapter's embedding is for {module.Down.shape[1]} tokens of width {module.Up.shape[0]}, the network's has {table.shape[0]} of width {table.shape[1]}.");
                 }
 
-                module.Weight = weight;
                 embedding.Adapters.Add(module);
                 attachment.OnDispose(() => embedding.Adapters.Remove(module));
             }
@@ -190,6 +189,16 @@ public sealed class Adapter : IDisposable
             attachment.Dispose();
             throw;
         }
+    }
+
+    /// <summary>Lets the network compute without the adapter, where it is attached, until the result is disposed; tensors that it holds whole stay.</summary>
+    public IDisposable Suspend()
+    {
+        double weight = Weight;
+        SetWeight(0);
+        var attachment = new Attachment();
+        attachment.OnDispose(() => SetWeight(weight));
+        return attachment;
     }
 
     /// <summary>The tensors of a network that merging changes, merged in float32 and in their stored orientation, by name.</summary>
@@ -296,6 +305,15 @@ public sealed class Adapter : IDisposable
         }
 
         return [.. all.Where(chosen.Contains)];
+    }
+
+    void SetWeight(double weight)
+    {
+        Weight = weight;
+        foreach (EmbeddingLoraModule module in modules.OfType<EmbeddingLoraModule>())
+        {
+            module.Weight = weight;
+        }
     }
 
     internal static bool EndsWith(string path, string end) => path == end || path.EndsWith($".{end}", StringComparison.Ordinal);

@@ -29,13 +29,69 @@ sealed class BatchOrder(int rows, int batch, int parts, ulong seed)
     }
 }
 
+/// <summary>A task whose passes each take some rows of a data set.</summary>
+public abstract class RowTask : ITrainingTask
+{
+    readonly BatchOrder order;
+    readonly int rows, batch;
+
+    /// <summary>A task.</summary>
+    /// <param name="rows">Rows of the data.</param>
+    /// <param name="batch">Rows of a pass.</param>
+    /// <param name="parts">Passes of a step.</param>
+    /// <param name="seed">Seed of the order.</param>
+    private protected RowTask(int rows, int batch, int parts, ulong seed)
+    {
+        (this.rows, this.batch, Parts) = (rows, batch, parts);
+        order = new BatchOrder(rows, batch, parts, seed);
+    }
+
+    /// <summary>The same task on data that is not learned; its loss is evaluated. Null for none.</summary>
+    public RowTask? HeldOut { get; init; }
+
+    /// <summary>Passes of a step.</summary>
+    private protected int Parts { get; }
+
+    /// <inheritdoc/>
+    public virtual Objective Loss(long step, int part)
+    {
+        Objective objective = Of(order.Of(step, part));
+        return Parts == 1 ? objective : objective with { Loss = objective.Loss / Parts };
+    }
+
+    /// <inheritdoc/>
+    public double? Evaluate() => HeldOut?.Mean();
+
+    /// <summary>The rows of a pass.</summary>
+    private protected int[] Rows(long step, int part) => order.Of(step, part);
+
+    /// <summary>The mean loss of some rows.</summary>
+    private protected abstract Objective Of(int[] chosen);
+
+    /// <summary>What a row counts in the mean over all of them: 1, or its labelled tokens.</summary>
+    private protected virtual double Weight(int row) => 1;
+
+    double Mean()
+    {
+        using var noGrad = no_grad();
+        double sum = 0, total = 0;
+        foreach (int[] chosen in Enumerable.Range(0, rows).Chunk(batch))
+        {
+            using var scope = NewDisposeScope();
+            double weight = chosen.Sum(Weight);
+            sum += Of(chosen).Loss.ToDouble() * weight;
+            total += weight;
+        }
+
+        return sum / total;
+    }
+}
+
 /// <summary>Supervised fine-tuning of a decoder on rows of tokens.</summary>
-public sealed class SupervisedTask : ITrainingTask
+public sealed class SupervisedTask : RowTask
 {
     readonly Decoder model;
     readonly IReadOnlyList<TokenRow> rows;
-    readonly BatchOrder order;
-    readonly int parts;
     readonly SupervisedOptions options;
 
     /// <summary>A task.</summary>
@@ -45,85 +101,80 @@ public sealed class SupervisedTask : ITrainingTask
     /// <param name="parts">Passes of a step.</param>
     /// <param name="seed">Seed of the order.</param>
     /// <param name="options">Smoothing and weighting.</param>
-    public SupervisedTask(Decoder model, IReadOnlyList<TokenRow> rows, int batch, int parts, ulong seed, SupervisedOptions? options = null)
-    {
-        (this.model, this.rows, this.parts, this.options) = (model, rows, parts, options ?? new());
-        order = new BatchOrder(rows.Count, batch, parts, seed);
-    }
+    public SupervisedTask(Decoder model, IReadOnlyList<TokenRow> rows, int batch, int parts, ulong seed, SupervisedOptions? options = null) : base(rows.Count, batch, parts, seed) =>
+        (this.model, this.rows, this.options) = (model, rows, options ?? new());
 
     /// <inheritdoc/>
-    public Objective Loss(long step, int part)
+    public override Objective Loss(long step, int part)
     {
         // The mean is over the tokens of the whole step.
-        long items = Enumerable.Range(0, parts).Sum(i => order.Of(step, i).Sum(row => (long)rows[row].Labels.Skip(1).Count(label => label != TokenScores.Ignored)));
-        using TokenBatch batch = TokenBatch.Padded([.. order.Of(step, part).Select(row => rows[row])], 0);
+        double items = Enumerable.Range(0, Parts).Sum(i => Rows(step, i).Sum(Weight));
+        return Of(Rows(step, part), (long)items);
+    }
+
+    private protected override Objective Of(int[] chosen) => Of(chosen, (long)chosen.Sum(Weight));
+
+    private protected override double Weight(int row) => rows[row].Labels.Skip(1).Count(label => label != TokenScores.Ignored);
+
+    Objective Of(int[] chosen, long items)
+    {
+        using TokenBatch batch = TokenBatch.Padded([.. chosen.Select(row => rows[row])], 0);
         return Supervised.Loss(model.Forward(batch.Ids, batch.Sequences, batch.Positions), batch.Labels, options, Math.Max(1, items));
     }
 }
 
-/// <summary>Preference optimisation of a decoder on pairs; the reference's log-probabilities are taken before the first step.</summary>
-public sealed class PreferenceTask : ITrainingTask
+/// <summary>Preference optimisation of a decoder on pairs, by any loss on the two answers.</summary>
+public sealed class PreferenceTask : RowTask
 {
     readonly Decoder model;
     readonly IReadOnlyList<PreferencePair> pairs;
-    readonly BatchOrder order;
-    readonly int parts;
     readonly Func<PreferenceBatch, Tensor, Tensor?, Objective> loss;
-    readonly float[][][]? reference;
+    readonly ReferenceScores? reference;
 
-    PreferenceTask(Decoder model, IReadOnlyList<PreferencePair> pairs, int batch, int parts, ulong seed, RunContext run, bool needsReference, Func<PreferenceBatch, Tensor, Tensor?, Objective> loss)
-    {
-        (this.model, this.pairs, this.parts, this.loss) = (model, pairs, parts, loss);
-        order = new BatchOrder(pairs.Count, batch, parts, seed);
-        if (needsReference)
+    PreferenceTask(Decoder model, IReadOnlyList<PreferencePair> pairs, int batch, int parts, ulong seed, ReferenceScores? reference, Func<PreferenceBatch, Tensor, Tensor?, Objective> loss) : base(pairs.Count, batch, parts, seed) =>
+        (this.model, this.pairs, this.reference, this.loss) = (model, pairs, reference, loss);
+
+    /// <summary>DPO and its kin.</summary>
+    /// <param name="model">The decoder.</param>
+    /// <param name="pairs">What to learn.</param>
+    /// <param name="batch">Pairs of a pass.</param>
+    /// <param name="parts">Passes of a step.</param>
+    /// <param name="seed">Seed of the order.</param>
+    /// <param name="reference">Log-probabilities of the answers under the model as it was: of pair i at 2i and 2i + 1.</param>
+    /// <param name="options">Which losses.</param>
+    /// <param name="weighted">Whether pairs are weighted by how probable the policy makes them (WPO). Default false.</param>
+    public static PreferenceTask Direct(Decoder model, IReadOnlyList<PreferencePair> pairs, int batch, int parts, ulong seed, ReferenceScores reference, DirectPreferenceOptions options, bool weighted = false, RowTask? heldOut = null) =>
+        new(model, pairs, batch, parts, seed, reference, (rows, logits, frozen) =>
         {
-            reference = new float[pairs.Count][][];
-            for (int i = 0; i < pairs.Count; i++)
-            {
-                run.Report("reference", i, pairs.Count);
-                using var scope = NewDisposeScope();
-                using var noGrad = no_grad();
-                PreferenceBatch one = PreferenceBatch.Create([pairs[i]], 0);
-                Tensor logProbs = TokenScores.Shifted(model.Forward(one.Ids, one.Mask), one.Ids).to_type(ScalarType.Float32);
-                reference[i] = [logProbs[0].contiguous().data<float>().ToArray(), logProbs[1].contiguous().data<float>().ToArray()];
-            }
-        }
-    }
-
-    /// <summary>DPO and its kin, by TRL's name: sigmoid, ipo, hinge, robust, …</summary>
-    public static PreferenceTask Direct(Decoder model, IReadOnlyList<PreferencePair> pairs, int batch, int parts, ulong seed, RunContext run, DirectPreferenceOptions options) =>
-        new(model, pairs, batch, parts, seed, run, true, (rows, logits, reference) => DirectPreference.Loss(TokenScores.Shifted(logits, rows.Ids), reference!, rows.Completion, options));
+            Tensor policy = TokenScores.Shifted(logits, rows.Ids);
+            return DirectPreference.Loss(policy, frozen!, rows.Completion, options, weighted ? DirectPreference.PolicyWeights(logits, policy, rows.Completion) : null);
+        })
+        { HeldOut = heldOut };
 
     /// <summary>CPO, SimPO or AlphaPO.</summary>
-    public static PreferenceTask Contrast(Decoder model, IReadOnlyList<PreferencePair> pairs, int batch, int parts, ulong seed, RunContext run, ContrastiveOptions options) =>
-        new(model, pairs, batch, parts, seed, run, false, (rows, logits, _) => ReferenceFree.Contrast(logits, Labels(rows), options));
+    public static PreferenceTask Contrast(Decoder model, IReadOnlyList<PreferencePair> pairs, int batch, int parts, ulong seed, ContrastiveOptions options, RowTask? heldOut = null) =>
+        new(model, pairs, batch, parts, seed, null, (rows, logits, _) => ReferenceFree.Contrast(logits, Labels(rows), options)) { HeldOut = heldOut };
 
     /// <summary>ORPO.</summary>
-    public static PreferenceTask OddsRatio(Decoder model, IReadOnlyList<PreferencePair> pairs, int batch, int parts, ulong seed, RunContext run, double beta) =>
-        new(model, pairs, batch, parts, seed, run, false, (rows, logits, _) => ReferenceFree.OddsRatio(logits, rows.Ids, rows.Mask, Labels(rows), beta));
+    public static PreferenceTask OddsRatio(Decoder model, IReadOnlyList<PreferencePair> pairs, int batch, int parts, ulong seed, double beta, RowTask? heldOut = null) =>
+        new(model, pairs, batch, parts, seed, null, (rows, logits, _) => ReferenceFree.OddsRatio(logits, rows.Ids, rows.Mask, Labels(rows), beta)) { HeldOut = heldOut };
 
-    /// <inheritdoc/>
-    public Objective Loss(long step, int part)
-    {
-        int[] chosen = order.Of(step, part);
-        using PreferenceBatch batch = PreferenceBatch.Create([.. chosen.Select(i => pairs[i])], 0);
-        Objective objective = loss(batch, model.Forward(batch.Ids, batch.Mask), reference is null ? null : Reference(chosen, batch.Ids.shape[1] - 1));
-        return objective with { Loss = objective.Loss / parts };
-    }
-
-    Tensor Reference(int[] chosen, long width)
-    {
-        float[] values = new float[2 * chosen.Length * width];
-        for (int side = 0; side < 2; side++)
+    /// <summary>SLiC, with the chosen answer as the target of its cross-entropy.</summary>
+    public static PreferenceTask Slic(Decoder model, IReadOnlyList<PreferencePair> pairs, int batch, int parts, ulong seed, double delta, double lambda, RowTask? heldOut = null) =>
+        new(model, pairs, batch, parts, seed, null, (rows, logits, _) =>
         {
-            for (int i = 0; i < chosen.Length; i++)
-            {
-                float[] row = reference![chosen[i]][side];
-                row.AsSpan(0, (int)Math.Min(row.Length, width)).CopyTo(values.AsSpan((int)((side * chosen.Length + i) * width)));
-            }
-        }
+            Tensor policy = TokenScores.Shifted(logits, rows.Ids);
+            (Tensor chosen, _) = DirectPreference.Halves(policy);
+            (Tensor mask, _) = DirectPreference.Halves(rows.Completion);
+            return ReferenceFree.Slic(cat([policy, chosen]), cat([rows.Completion, mask]), delta, lambda);
+        })
+        { HeldOut = heldOut };
 
-        return tensor(values, [2 * chosen.Length, width]);
+    private protected override Objective Of(int[] chosen)
+    {
+        using PreferenceBatch batch = PreferenceBatch.Create([.. chosen.Select(i => pairs[i])], 0);
+        Tensor? frozen = reference?.Of([.. chosen.Select(i => 2 * i), .. chosen.Select(i => 2 * i + 1)], batch);
+        return loss(batch, model.Forward(batch.Ids, batch.Mask), frozen);
     }
 
     static Tensor Labels(PreferenceBatch rows) => where(rows.Completion.ne(0), rows.Ids, full_like(rows.Ids, TokenScores.Ignored));
