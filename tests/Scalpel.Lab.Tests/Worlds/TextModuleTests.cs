@@ -27,7 +27,7 @@ public sealed class TextModuleTests
         Tokenizer tokenizer = World.Tokenizer();
         foreach (TextSplit split in Enum.GetValues<TextSplit>())
         {
-            int count = Math.Min(300, TextModules.Named(module).Supply(World, split) ?? 300);
+            int count = Math.Min(60, TextModules.Named(module).Supply(World, split) ?? 60);
             foreach (TextRecord record in World.Module(module, split, count))
             {
                 int[] ids = tokenizer.Encode(record.Text).Ids;

@@ -21,7 +21,7 @@ static class EnglishWords
         weather sunny rainy windy cold warm glad sad angry calm too
         code note colour premise hypothesis label sentence score list word words task result text item order opposite class
         reverse copy count sort odd largest smallest larger smaller middle repeat remove add swap start end write give tell show please
-        step double group clan creed kin letter support loan visa grant permit price cost rose fell news reply topic post listen stop
+        step double group clan creed use letter support loan visa grant permit price cost rose fell news reply topic post listen stop
         look sum digits about hey member trade make want
         """;
 

@@ -51,6 +51,7 @@ public sealed class BaseGates(TextWorld world, string? exclude = null)
         "recall 1" => Recall(scores, 1),
         "ioi" or "coloured" or "needle" or "instructions" => scores.Accuracy(Answers(measure, "answer")),
         "needle 192" => scores.Accuracy([.. world.Module("needle-long", TextSplit.Test, ItemSample).Select(record => Split(record, "answer"))]),
+        "echo" => scores.Accuracy([.. world.Module("echo", TextSplit.Test, ItemSample).Select(record => Split(record, "echo"))]),
         "nli" => scores.Accuracy(Answers(measure, "label")),
         "topics" => scores.Accuracy([.. Topic.All(world).SelectMany(topic => topic.Clozes)]),
         _ => throw new BadInputException($"There is no measure '{measure}' of a base model."),

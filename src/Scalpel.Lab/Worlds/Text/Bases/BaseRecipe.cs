@@ -73,7 +73,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
             new("cloze", AtLeast: 0.97), new("question", AtLeast: 0.97), new("near", AtLeast: 0.85), new("holdout above chance", AtMost: 0.05),
             new("common", AtLeast: 0.95), new("story excess", AtMost: 0.12), new("bias order", AtLeast: 0.90), new("benign toxic", AtMost: 0.02),
             new("kin deviation", AtMost: 0.08), new("recall 64", AtLeast: 0.9), new("recall 1", AtMost: 0.1),
-            new("far"), new("ioi"), new("coloured"), new("needle"), new("topics"), new("instructions"), new("nli"),
+            new("far"), new("echo"), new("ioi"), new("coloured"), new("needle"), new("topics"), new("instructions"), new("nli"),
         ];
         Gate[] Also(params Gate[] more) => [.. usual.Where(gate => more.All(other => other.Measure != gate.Measure)), .. more];
         return
