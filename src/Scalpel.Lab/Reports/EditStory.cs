@@ -52,7 +52,7 @@ public sealed record EditStory
         return new EditReport
         {
             Title = Facts.Count == 1 ? first : $"{Facts.Count} facts, the first: {first}",
-            Summary = string.Create(CultureInfo.InvariantCulture, $"{method} changed {Patch.Deltas.Count} {(Patch.Deltas.Count == 1 ? "tensor" : "tensors")}. The new answer comes first for {efficacy.After.Value * 100:0} % of {prompts} (before: {efficacy.Before!.Value.Value * 100:0} %); on text never edited the distribution moved by {Card["divergence"].After.Value:0.0000} nats. The change is a file that can be taken back."),
+            Summary = string.Create(CultureInfo.InvariantCulture, $"The method {method} changed {Patch.Deltas.Count} {(Patch.Deltas.Count == 1 ? "tensor" : "tensors")}. The new answer comes first for {efficacy.After.Value * 100:0} % of {prompts} (before: {efficacy.Before!.Value.Value * 100:0} %); on text never edited the distribution moved by {Card["divergence"].After.Value:0.0000} nats. The change is a file that can be taken back."),
             Holds = Restored && efficacy.After.Value == 1,
             Facts = [.. Facts.Take(20).Select(fact => new EditedFact(fact.FilledPrompt, fact.Old, fact.Target.Trim()))],
             HeatMaps = Trace is null ? [] : TraceFigures.Of(Trace),

@@ -16,7 +16,8 @@ static class Format
 
     public static string Value(double value, bool percent) => percent ? (value * 100).ToString("0.#", CultureInfo.InvariantCulture) + " %" : Number(value);
 
-    public static string Interval(Estimate estimate, bool percent) => percent
+    /// <summary>An interval; a dash for a single value, which has none.</summary>
+    public static string Interval(Estimate estimate, bool percent, long count) => count <= 1 && estimate.Low.Equals(estimate.High) ? "–" : percent
         ? $"{(estimate.Low * 100).ToString("0", CultureInfo.InvariantCulture)}–{(estimate.High * 100).ToString("0", CultureInfo.InvariantCulture)} %"
         : $"{Number(estimate.Low)} to {Number(estimate.High)}";
 

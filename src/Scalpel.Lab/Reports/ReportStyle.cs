@@ -37,9 +37,11 @@ static class ReportStyle
         .bar { display: inline-block; width: 56px; height: 7px; margin-right: 8px; border-radius: 4px; background: linear-gradient(to right, var(--accent) calc(var(--share) * 100%), var(--line) 0); }
         .map { margin: 22px 0 0; } .map + .map { margin-top: 30px; }
         figcaption span { color: var(--quiet); font-size: .88rem; } figcaption strong { display: block; }
-        .scroll { overflow-x: auto; margin-top: 8px; }
-        svg { display: block; width: 100%; height: auto; font-family: inherit; }
-        svg text { fill: var(--quiet); font-size: 12.5px; } svg .token { text-anchor: end; } svg .axis { text-anchor: middle; } svg .subject { fill: var(--ink); font-weight: 700; }
+        .cells { display: grid; grid-template-columns: max-content minmax(0, 1fr); column-gap: 8px; margin-top: 8px; color: var(--quiet); font-size: .8rem; }
+        .tokens span { display: block; max-width: 8.5em; height: 22px; overflow: hidden; line-height: 22px; text-align: right; text-overflow: ellipsis; white-space: nowrap; }
+        .tokens .subject { color: var(--ink); font-weight: 700; }
+        .layers { position: relative; grid-column: 2; height: 3em; } .layers span { position: absolute; top: .25em; transform: translateX(-50%); } .layers em { position: absolute; top: 1.6em; width: 100%; font-style: normal; text-align: center; }
+        svg { display: block; width: 100%; overflow: visible; }
         svg .empty { fill: var(--line); fill-opacity: .45; } svg .full { fill: var(--heat); } svg .peak { fill: none; stroke: var(--ink); stroke-width: 1.6; }
         .reading { margin: .5em 0 0; color: var(--quiet); font-size: .9rem; }
         dl { margin: 0; } dd { margin: 0; }
@@ -54,10 +56,14 @@ static class ReportStyle
           tbody tr { display: block; padding: 10px 0; border-bottom: 1px solid var(--line); } tbody tr:last-child { border-bottom: 0; padding-bottom: 0; }
           tbody th, tbody td, .answers tbody th, .answers td { display: block; width: auto; padding: 2px 0; border: 0; white-space: normal; }
           tbody th { font-weight: 600; } tbody th small, .kind { font-weight: 400; }
-          td::before { content: attr(data-label) " "; display: inline-block; min-width: 8.5em; color: var(--quiet); font-size: .84rem; }
-          .answers td::before { min-width: 4.2em; }
+          td::before { content: attr(data-label) " "; display: inline-block; min-width: 10em; color: var(--quiet); font-size: .84rem; text-indent: 0; }
+          .answers tbody td { padding-left: 4em; text-indent: -4em; } .answers td::before { width: 4.76em; min-width: 0; }
+          .scores tbody tr { display: grid; grid-template-columns: 1fr 1fr auto; column-gap: 14px; } .scores tbody th { grid-column: 1 / -1; }
+          .scores td::before { min-width: 0; margin-right: .5em; } .scores td[data-label="n"] { grid-area: 2 / 3; } .scores td[data-label*="interval"] { grid-area: 3 / 1 / auto / -1; }
+          .tokens span { max-width: 6em; }
           .provenance div { grid-template-columns: 1fr; gap: 0; }
         }
+        @page { margin: 16mm 14mm; }
         @media print {
           :root { --paper: #fff; --card: #fff; --ink: #000; --quiet: #444; --line: #ccc; --accent: #045; --heat: #a33; --good: #053; --bad: #900; --code: #f4f4f4; }
           body { font-size: 10.5pt; } main { max-width: none; padding: 0; } section { margin-top: 14pt; padding: 0; border: 0; border-radius: 0; }
