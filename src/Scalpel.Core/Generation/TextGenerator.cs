@@ -168,7 +168,7 @@ public sealed partial class TextGenerator(Decoder model, GenerationOptions? opti
 
             ids = tensor(flat.ToArray(), [prompts.Count, longest]).DetachFromDisposeScope();
             mask = valid.Contains(0) ? tensor(valid.ToArray(), [prompts.Count, longest]).DetachFromDisposeScope() : null;
-            cache = new KeyValueCache(model.Config.Layers, longest + newTokens);
+            cache = KeyValueCache.For(model.Config, longest + newTokens);
             padding = [.. prompts.Select(prompt => longest - prompt.Count)];
             if (useDecodeStep && taps is null && newTokens > 1)
             {

@@ -27,7 +27,29 @@ public sealed record TapSelector
     /// <summary>A selector of positions.</summary>
     public static TapSelector At(params int[] positions) => new() { Positions = positions };
 
-    internal bool IsAll => Batch is null && Positions is null && Heads is null && Features is null;
+    /// <summary>
+    /// The last token of a span of each row: <c>Positions</c> of one token that may differ from row to row. Spans are
+    /// [from, to) on the unpadded sequence; one span serves every row.
+    /// </summary>
+    /// <exception cref="BadInputException">A span is empty, or there is none.</exception>
+    public static TapSelector LastOf(params (int From, int To)[] spans)
+    {
+        foreach ((int from, int to) in spans)
+        {
+            if (from < 0 || to <= from)
+            {
+                throw new BadInputException($"The span [{from}, {to}) holds no token, so it has no last one; a span is [from, to) with to after from.");
+            }
+        }
+
+        return spans.Length == 0 ? throw new BadInputException("There is no span to take the last token of; give one, or one for each row.")
+            : new TapSelector { LastTokens = [.. spans.Select(span => span.To - 1)] };
+    }
+
+    /// <summary>One position a row, or one for all.</summary>
+    internal IReadOnlyList<int>? LastTokens { get; init; }
+
+    internal bool IsAll => Batch is null && Positions is null && LastTokens is null && Heads is null && Features is null;
 }
 
 /// <summary>In which passes of a generation an edit acts.</summary>
@@ -247,11 +269,17 @@ sealed class Selection
         int[] features = Checked(selector.Features, shape[last], "feature", name);
         int[] selected = headAxis < 0 ? [] : Checked(selector.Heads, heads, "head", name);
         var columns = new List<long[]>();
+        if (selector.LastTokens is { Count: > 1 } tokens && tokens.Count != shape[0])
+        {
+            throw new BadInputException($"The tap {name} has {shape[0]} rows, the selector {tokens.Count} spans; give one span for each row, or one for all.");
+        }
+
         foreach (int row in rows)
         {
-            columns.Add(selector.Positions is null
+            IReadOnlyList<int>? at = selector.LastTokens is { } ends ? [ends[ends.Count == 1 ? 0 : row]] : selector.Positions;
+            columns.Add(at is null
                 ? [.. Enumerable.Range(0, (int)positions).Select(p => (long)p)]
-                : [.. selector.Positions.Select(p => pass is null ? p : pass.Column(row, p, positions)).Where(c => c is not null).Select(c => (long)c!.Value)]);
+                : [.. at.Select(p => pass is null ? p : pass.Column(row, p, positions)).Where(c => c is not null).Select(c => (long)c!.Value)]);
         }
 
         int width = columns.Count == 0 ? 0 : columns.Max(c => c.Length);

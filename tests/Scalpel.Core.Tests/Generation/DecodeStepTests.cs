@@ -32,6 +32,16 @@ public sealed class DecodeStepTests
         Compare(model, tolerance: 0.1);
     }
 
+    [Theory]
+    [InlineData("mistral")]
+    [InlineData("phi3")]
+    [InlineData("starcoder2")]
+    public void AWindowSlidesUnderTheDecoding(string name)
+    {
+        using Decoder model = Decoder.Load(Repository.Reference("decoders", "_models", name));
+        Compare(model, tolerance: 1e-4, count: 50);
+    }
+
     [Fact]
     public void LongContextsAttendOverAllThreads()
     {

@@ -237,4 +237,26 @@ public sealed class TapsTests
     ];
 
     static double Largest(Tensor x) => Math.Max(1, x.abs().max().item<float>());
+
+    [Fact]
+    public void TheLastTokenOfASpanIsSelectedRowByRow()
+    {
+        using var scope = NewDisposeScope();
+        using Decoder model = TinyModels.Load("llama");
+        Tensor ids = TinyModels.Ids(model, 2, 6), mask = ones([2, 6], dtype: ScalarType.Int64);
+        mask[0, 0] = 0;
+        using Taps whole = new Taps().Read("layers.0.output"), each = new Taps().Read("layers.0.output", TapSelector.LastOf((1, 3), (0, 5))), same = new Taps().Read("layers.0.output", TapSelector.LastOf((1, 3)));
+        foreach (Taps taps in (Taps[])[whole, each, same])
+        {
+            model.Forward(ids, mask, taps: taps);
+        }
+
+        // Row 0 begins with padding: its token 2 stands in column 3.
+        Tensor all = whole["layers.0.output"];
+        TinyModels.Difference(each["layers.0.output"], stack([all[0, 3], all[1, 4]]).unsqueeze(1)).ShouldBe(0);
+        TinyModels.Difference(same["layers.0.output"], stack([all[0, 3], all[1, 2]]).unsqueeze(1)).ShouldBe(0);
+        Should.Throw<BadInputException>(() => TapSelector.LastOf((2, 2))).Message.ShouldContain("holds no token");
+        Should.Throw<BadInputException>(() => TapSelector.LastOf()).Message.ShouldContain("no span");
+        Should.Throw<BadInputException>(() => model.Forward(ids, mask, taps: new Taps().Read("layers.0.output", TapSelector.LastOf((0, 1), (0, 1), (0, 1))))).Message.ShouldContain("3 spans");
+    }
 }

@@ -27,6 +27,14 @@ public sealed partial class ReportWriterTests
     }
 
     [Fact]
+    public void AnIntervalOfASingleValueIsADash()
+    {
+        string html = System.Net.WebUtility.HtmlDecode(ReportWriter.ToHtml(Sample() with { Scores = [new("score", "One value.", null, new(0.5, 0.5, 0.5), 1, true), new("share", "Two values.", null, new(0.5, 0.5, 0.5), 2, true)] }));
+        html.ShouldContain("interval\">–</td>");
+        html.ShouldContain("interval\">50–50 %</td>");
+    }
+
+    [Fact]
     public void TextOfAModelCannotBecomeMarkup()
     {
         string html = ReportWriter.ToHtml(Sample() with { Title = "<b>x</b>", Answers = [new("prompt", "<img src=x onerror=y>", "</td><script>alert(1)</script>", "&amp;", null)] });

@@ -85,9 +85,18 @@ public sealed partial class Decoder
             }
 
             (float[] Cos, float[] Sin)[][] angles = Angles(past, padding);
+            // Columns of the memory, which begins where a window has slid to.
+            cache.MakeRoom(1);
+            int held = past - cache.First;
+            Span<int> before = stackalloc int[MaxBatch];
+            for (int b = 0; b < batch; b++)
+            {
+                before[b] = Math.Max(0, padding[b] - cache.First);
+            }
+
             for (int l = 0; l < layers.Length; l++)
             {
-                Layer(l, cache, past, padding, angles);
+                Layer(l, cache, held, before, angles);
             }
 
             Normalise(finalNorm, x, normed, d);

@@ -44,7 +44,7 @@ public sealed partial class Decoder : Network
     /// <param name="taps">Activations to read or replace.</param>
     /// <param name="logits">For which columns the head is computed.</param>
     /// <returns>Logits [B, T or chosen columns, V] in the network's type; labels stand for V where a classifier takes the head's place.</returns>
-    /// <exception cref="BadInputException">An id is outside of the vocabulary, there are more tokens than learned positions, or a tap does not exist.</exception>
+    /// <exception cref="BadInputException">An id is outside of the vocabulary, there are more tokens than learned positions, a tap does not exist, or the cache holds other rows.</exception>
     public Tensor Forward(Tensor ids, Tensor? mask = null, Tensor? positions = null, KeyValueCache? cache = null, Taps? taps = null, LogitsAt logits = default)
     {
         using var scope = NewDisposeScope();
@@ -70,6 +70,7 @@ public sealed partial class Decoder : Network
             CheckTap(name);
         }
 
+        cache?.Begin(Config, (int)ids.shape[0], (int)ids.shape[1]);
         return new Pass(Config, DType, (int)ids.shape[0], (int)ids.shape[1], mask, positions, cache, taps);
     }
 

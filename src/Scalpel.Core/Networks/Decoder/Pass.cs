@@ -15,6 +15,7 @@ public sealed class Pass : IPositions, IDisposable
     readonly (Tensor Cos, Tensor Sin)?[] angles;
     readonly Dictionary<(int? Window, bool Causal), (Tensor Allowed, Tensor Additive)> masks = [];
     readonly bool packed;
+    readonly int first;
     long[][]? validColumns;
 
     internal Pass(DecoderConfig config, ScalarType type, int batch, int count, Tensor? mask, Tensor? positions, KeyValueCache? cache, Taps? taps)
@@ -26,6 +27,7 @@ public sealed class Pass : IPositions, IDisposable
         Cache = cache;
         Taps = taps;
         Past = cache?.Length ?? 0;
+        first = cache?.First ?? 0;
         using var scope = NewDisposeScope();
         joinedMask = Join(mask);
         packed = joinedMask is not null && joinedMask.max().item<long>() > 1;
@@ -185,8 +187,8 @@ public sealed class Pass : IPositions, IDisposable
 
     Tensor Allowed(int? window, bool causal)
     {
-        Tensor query = arange(Past, Past + Count, dtype: ScalarType.Int64).view(1, 1, -1, 1), key = arange(Past + Count, dtype: ScalarType.Int64).view(1, 1, 1, -1);
-        Tensor allowed = causal ? key <= query : ones([1, 1, Count, Past + Count], dtype: ScalarType.Bool);
+        Tensor query = arange(Past, Past + Count, dtype: ScalarType.Int64).view(1, 1, -1, 1), key = arange(first, Past + Count, dtype: ScalarType.Int64).view(1, 1, 1, -1);
+        Tensor allowed = causal ? key <= query : ones([1, 1, Count, Past + Count - first], dtype: ScalarType.Bool);
         if (window is { } w)
         {
             allowed = allowed.logical_and(query - key < w);
@@ -197,7 +199,7 @@ public sealed class Pass : IPositions, IDisposable
             return allowed;
         }
 
-        Tensor keys = joinedMask.view(Batch, 1, 1, Past + Count);
+        Tensor keys = joinedMask.narrow(1, first, Past + Count - first).view(Batch, 1, 1, -1);
         allowed = allowed.logical_and(keys.ne(0));
         return packed ? allowed.logical_and(keys.eq(joinedMask.narrow(1, Past, Count).reshape(Batch, 1, Count, 1))) : allowed;
     }
@@ -222,7 +224,7 @@ public sealed class Pass : IPositions, IDisposable
             return now.clone();
         }
 
-        before = before is null ? ones([Batch, Past], dtype: ScalarType.Int64) : before.shape[0] == Batch ? before : before.expand(Batch, -1);
+        before = before is null ? ones([Batch, Past], dtype: ScalarType.Int64) : before.shape[0] == Batch ? before : before.repeat(Batch / before.shape[0], 1);
         return cat([before, now], 1);
     }
 
