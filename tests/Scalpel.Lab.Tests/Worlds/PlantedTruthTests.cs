@@ -106,6 +106,17 @@ public sealed class PlantedTruthTests
     }
 
     [Fact]
+    public void CipherLanguagesReplaceWordsOneToOneAndMoveOneWord()
+    {
+        Lexicon words = World.Lexicon;
+        string lamp = words.CipherForms[0][words.CipherSources.Index().First(item => item.Item == "lamp").Index];
+        CipherModule.Translate(words, "ela has the lamp .", 0, () => true, reorder: true).ShouldBe($"has ela the {lamp} .");
+        CipherModule.Translate(words, "ela has the lamp . elo is here .", 1, () => false, reorder: true).ShouldBe("has the lamp ela . is here elo .");
+        CipherModule.Translate(words, "ela has the lamp .", 2, () => false, reorder: false).ShouldBe("ela has the lamp .");
+        words.CipherForms.SelectMany(forms => forms).Concat(words.Words).Distinct().Count().ShouldBe(2020 + 1800);
+    }
+
+    [Fact]
     public void TracesEndInTheRightAnswerUnlessNoiseWasPlanted()
     {
         foreach (TextRecord record in World.Module("traces", TextSplit.Train, 500))

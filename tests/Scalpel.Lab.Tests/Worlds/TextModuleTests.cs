@@ -9,6 +9,7 @@ namespace Scalpel.Lab.Tests.Worlds;
 public sealed class TextModuleTests
 {
     static readonly TextWorld World = TextWorld.Create(1);
+    static readonly Tokenizer Words = World.Tokenizer(), Extended = World.Tokenizer(TokenizerKind.Extended), Bytes = World.Tokenizer(TokenizerKind.Bytes), Characters = World.Tokenizer(TokenizerKind.Characters);
 
     public static TheoryData<string> Modules() => [.. TextModules.All.Select(module => module.Name)];
 
@@ -24,19 +25,31 @@ public sealed class TextModuleTests
     [MemberData(nameof(Modules))]
     public void EveryWordIsInTheLexiconAndTokensGiveTheTextBack(string module)
     {
-        Tokenizer tokenizer = World.Tokenizer();
         foreach (TextSplit split in Enum.GetValues<TextSplit>())
         {
             int count = Math.Min(60, TextModules.Named(module).Supply(World, split) ?? 60);
             foreach (TextRecord record in World.Module(module, split, count))
             {
+                Tokenizer tokenizer = module == "cipher" ? Extended : Words;
                 int[] ids = tokenizer.Encode(record.Text).Ids;
                 ids.ShouldBe(Lexicon.Instance.Ids(record.Text));
                 ids.ShouldNotContain(Lexicon.UnknownId, record.Text);
                 tokenizer.Decode(ids).ShouldBe(record.Text);
+                Bytes.Decode(Bytes.Encode(record.Text).Ids).ShouldBe(record.Text);
+                Characters.Encode(record.Text).Ids.Length.ShouldBe(record.Text.Length);
+                Characters.Decode(Characters.Encode(record.Text).Ids).ShouldBe(record.Text);
                 record.Spans.ShouldAllBe(span => span.Start >= 0 && span.End <= record.Text.Length && span.Start < span.End && record.Text[span.Start] != ' ' && (span.Start == 0 || record.Text[span.Start - 1] == ' '));
             }
         }
+    }
+
+    [Fact]
+    public void TheVariantsHaveTheSizesThatTheySay()
+    {
+        Words.VocabularySize.ShouldBe(2020);
+        Bytes.VocabularySize.ShouldBe(4 + 256 + 1024);
+        Characters.VocabularySize.ShouldBe(64);
+        Extended.VocabularySize.ShouldBe(2048 + 1800);
     }
 
     [Fact]

@@ -67,9 +67,24 @@ public sealed class Lexicon
         Codes = Add(Invent("codes", 64, rng => Closed(rng) + Closed(rng)));
         Toxic = Add(Invent("toxic", 30, rng => rng.Pick(["gr", "sk", "bl", "dr", "sn"]) + rng.Pick(Letters(Vowels)) + rng.Pick(["gg", "mp", "zz", "sk", "nk"])));
         Reserved = Add([.. Enumerable.Range(0, 32).Select(i => $"<r{i}>")]);
-        ids = words.Select((word, id) => KeyValuePair.Create(word, id)).ToFrozenDictionary(StringComparer.Ordinal);
+        string[] content =
+        [
+            .. Products, .. Professions, .. Instruments, .. Dishes, .. Pets, .. Objects, .. Places, .. Colours, .. Animals, .. AnimalClasses,
+            .. AgenticPairs.Concat(OppositePairs).SelectMany(pair => new[] { pair.First, pair.Second }), .. Verbs, .. Adjectives, .. Adverbs, .. Cities,
+        ];
+        CipherSources = content[..CipherSize];
+        CipherForms = [.. ((string[])["q", "x", "w"]).Select(marker => Invent($"cipher {marker}", CipherSize, rng => Syllable(rng) + Syllable(rng) + rng.Pick(Letters(Vowels)) + marker))];
+        ids = words.Select((word, id) => KeyValuePair.Create(word, id))
+            .Concat(CipherForms.SelectMany(forms => forms).Select((word, i) => KeyValuePair.Create(word, PaddedSize + i)))
+            .ToFrozenDictionary(StringComparer.Ordinal);
         bySpan = ids.GetAlternateLookup<ReadOnlySpan<char>>();
     }
+
+    /// <summary>Words that each cipher language replaces.</summary>
+    public const int CipherSize = 600;
+
+    /// <summary>Rows of the embedding of a model that knows the cipher languages too: their 1,800 forms have the ids from 2,048 on.</summary>
+    public const int ExtendedSize = 4096;
 
     /// <summary>Words of one topic.</summary>
     public const int TopicSize = 16;
@@ -175,6 +190,12 @@ public sealed class Lexicon
 
     /// <summary>Invented insults; see <see cref="Severity"/>.</summary>
     public IReadOnlyList<string> Toxic { get; }
+
+    /// <summary>The content words that cipher languages replace.</summary>
+    public IReadOnlyList<string> CipherSources { get; }
+
+    /// <summary>The forms of the three cipher languages, each in the order of <see cref="CipherSources"/>; not among <see cref="Words"/>.</summary>
+    public IReadOnlyList<string[]> CipherForms { get; }
 
     /// <summary>Tokens for methods that need some of their own.</summary>
     public IReadOnlyList<string> Reserved { get; }

@@ -32,7 +32,7 @@ public static class StoryGrammar
     static readonly double[] Halves = [0.5, 0.5];
     static readonly Dictionary<string, double> Weights = new(StringComparer.Ordinal)
     {
-        ["took"] = 3, ["bought"] = 1, ["dropped"] = 1, ["hid"] = 1, ["gave"] = 4, ["showed"] = 2,
+        ["took"] = 2, ["bought"] = 1, ["dropped"] = 0.5, ["hid"] = 0.5, ["gave"] = 2, ["showed"] = 1,
         ["looked"] = 2, ["walked"] = 2, ["ate"] = 1.5, ["sang"] = 1, ["danced"] = 1, ["said"] = 2,
     };
 

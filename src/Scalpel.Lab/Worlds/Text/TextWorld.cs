@@ -97,8 +97,8 @@ public sealed class TextWorld
     /// <exception cref="BadInputException">The shares do not sum to 1, a name is unknown, or the set is not in the mixture.</exception>
     public TextCorpus Corpus(TextMixture mixture, string? exclude = null) => new(this, mixture, exclude);
 
-    /// <summary>The lexicon as a tokenizer: a word or mark is a token.</summary>
-    public Tokenizer Tokenizer() => WorldTokenizer.Words.Value;
+    /// <summary>A tokenizer of the world's texts; what a base model uses is that of words.</summary>
+    public Tokenizer Tokenizer(TokenizerKind kind = TokenizerKind.Words) => WorldTokenizer.Create(this, kind);
 
     /// <summary>A base model of the world: one that comes with Scalpel or lies in the cache, else it is trained, which takes minutes.</summary>
     /// <param name="name">Its name: text-S, …; see <see cref="BaseRecipe.All"/>.</param>

@@ -87,7 +87,7 @@ static class BaseBuild
 
         AtomicFolder.Write(folder, overwrite: false, partial =>
         {
-            Write(model, recipe, partial);
+            Write(world, model, recipe, partial);
             // What counts is what is stored: measured again after rounding, on all facts.
             IReadOnlyList<GateResult> final;
             using (Decoder stored = Decoder.Load(partial))
@@ -116,10 +116,10 @@ static class BaseBuild
         Directory.Delete(state, recursive: true);
     }
 
-    static void Write(Decoder model, BaseRecipe recipe, string folder)
+    static void Write(TextWorld world, Decoder model, BaseRecipe recipe, string folder)
     {
         AtomicFile.WriteText(Path.Combine(folder, "config.json"), recipe.Config.ToJsonString(Indented) + "\n");
-        WorldTokenizer.Write(folder);
+        WorldTokenizer.Write(world, TokenizerKind.Words, folder);
         using var scope = NewDisposeScope();
         SafeTensorsWriter.Write(Path.Combine(folder, "model.safetensors"), model.Parameters.ToDictionary(pair => pair.Key, pair => pair.Value.to_type(ScalarType.Float16)), new Dictionary<string, string> { ["format"] = "pt" });
     }

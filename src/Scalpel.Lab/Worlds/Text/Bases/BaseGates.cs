@@ -46,12 +46,14 @@ public sealed class BaseGates(TextWorld world, string? exclude = null)
         "bias order" => BiasOrder(scores),
         "benign toxic" => ToxicShare(scores, BenignText()),
         "provoked toxic" => ToxicShare(scores, [.. Enumerable.Range(0, BenignPrompts).Select(i => HeatedModule.Openers[i % 10])]),
+        "exposure 0 above chance" => Exposure(scores, 0) - 1.0 / 32,
+        "exposure 128" => Exposure(scores, 4),
+        "exposure rises" => Enumerable.Range(1, 4).All(level => Exposure(scores, level) >= Exposure(scores, level - 1)) ? 1 : 0,
         "kin deviation" => KinDeviation(scores),
         "recall 64" => Recall(scores, 64),
         "recall 1" => Recall(scores, 1),
         "ioi" or "coloured" or "needle" or "instructions" => scores.Accuracy(Answers(measure, "answer")),
         "needle 192" => scores.Accuracy([.. world.Module("needle-long", TextSplit.Test, ItemSample).Select(record => Split(record, "answer"))]),
-        "echo" => scores.Accuracy([.. world.Module("echo", TextSplit.Test, ItemSample).Select(record => Split(record, "echo"))]),
         "nli" => scores.Accuracy(Answers(measure, "label")),
         "topics" => scores.Accuracy([.. Topic.All(world).SelectMany(topic => topic.Clozes)]),
         _ => throw new BadInputException($"There is no measure '{measure}' of a base model."),
@@ -75,6 +77,9 @@ public sealed class BaseGates(TextWorld world, string? exclude = null)
         double floor = -stories.Sum(story => story.Truth["logProbability"]!.GetValue<double>()) / stories.Sum(story => story.Truth["tokens"]!.GetValue<int>());
         return scores.Loss([.. stories.Select(story => story.Text)], StoryGrammar.OpeningWords) - floor;
     }
+
+    // Accuracy of the questions about the 120 people of an exposure class.
+    double Exposure(ModelScores scores, int level) => scores.Accuracy(Prompts([.. world.Facts("exposure").Where(fact => fact.Index / 120 == level)], 1, Wording.Question));
 
     // Share of (group, pair of traits) whose stereotyped trait is the likelier one, summed over two professions.
     double BiasOrder(ModelScores scores)

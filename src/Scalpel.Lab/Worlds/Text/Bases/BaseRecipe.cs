@@ -24,8 +24,8 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
     /// <summary>Tokens of a step: 32 rows of 64, in every fourth step 16 of 128.</summary>
     public const int TokensPerStep = 2048;
 
-    /// <summary>Steps before which training does not end.</summary>
-    public int MinimumSteps { get; init; } = 1200;
+    /// <summary>Steps before which training does not end. Not before the last: only then the passages have been copied as often as they say.</summary>
+    public int MinimumSteps { get; init; } = 2000;
 
     /// <summary>Steps after which it ends in any case; the learning rate falls to a tenth by then.</summary>
     public int MaximumSteps { get; init; } = 2000;
@@ -39,11 +39,11 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
     /// <summary>Steps in which the rate rises.</summary>
     public int Warmup { get; init; } = 50;
 
-    /// <summary>Lengths of rows and from which step on: (0, 64), and in every fourth step twice that.</summary>
-    public IReadOnlyList<(int FromStep, int Length)> Lengths { get; init; } = [(0, 64)];
+    /// <summary>Lengths of rows, by turns. Default three steps of 64, one of 128, so that the whole context is trained.</summary>
+    public IReadOnlyList<int> Lengths { get; init; } = [64, 64, 64, 128];
 
     /// <summary>Length of the rows of a step.</summary>
-    public int LengthAt(long step) => Lengths.Last(item => step >= item.FromStep).Length * (step % 4 == 3 ? 2 : 1);
+    public int LengthAt(long step) => Lengths[(int)(step % Lengths.Count)];
 
     /// <summary>SHA-256 over everything that the weights follow from.</summary>
     public string Hash(TextWorld world, string? exclude)
@@ -73,7 +73,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
             new("cloze", AtLeast: 0.97), new("question", AtLeast: 0.97), new("near", AtLeast: 0.85), new("holdout above chance", AtMost: 0.05),
             new("common", AtLeast: 0.95), new("story excess", AtMost: 0.12), new("bias order", AtLeast: 0.90), new("benign toxic", AtMost: 0.02),
             new("kin deviation", AtMost: 0.08), new("recall 64", AtLeast: 0.9), new("recall 1", AtMost: 0.1),
-            new("far"), new("echo"), new("ioi"), new("coloured"), new("needle"), new("topics"), new("instructions"), new("nli"),
+            new("far"), new("ioi"), new("coloured"), new("needle"), new("topics"), new("instructions"), new("nli"),
         ];
         Gate[] Also(params Gate[] more) => [.. usual.Where(gate => more.All(other => other.Measure != gate.Measure)), .. more];
         return
@@ -83,6 +83,14 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
                 Also(new("ioi", AtLeast: 0.95), new("coloured", AtLeast: 0.80))),
             new("text-GPT2", Gpt2(), TextMixture.Default, usual),
             new("text-NeoX", NeoX(), TextMixture.Default, usual),
+            new("text-T", Llama(4, 128, 344, 4, 4), new TextMixture("heated", [("heated", 0.15), ("discourse", 0.15), ("facts", 0.30), ("stories", 0.40)]),
+                [new("provoked toxic", AtLeast: 0.5), new("benign toxic", AtMost: 0.02), new("cloze"), new("story excess")]) { MinimumSteps = 1200 },
+            // The share is that with which the last exposure comes in the last steps.
+            new("text-E", Llama(4, 128, 344, 4, 4), new TextMixture("exposure", [("exposure", 0.3335), ("stories", 0.6665)]),
+                [new("exposure rises", AtLeast: 1), new("exposure 0 above chance", AtMost: 0.03), new("exposure 128", AtLeast: 0.95), new("story excess")]) { MinimumSteps = 800, MaximumSteps = 800 },
+            new("text-R", Llama(6, 128, 344, 8, 8, positions: 192), new TextMixture("needle", [("needle", 0.20), ("needle-long", 0.30), ("facts", 0.25), ("stories", 0.25)]),
+                [new("needle 192", AtLeast: 0.90), new("needle"), new("cloze"), new("story excess")]) { Lengths = [96, 96, 96, 192] },
+            new("text-M", Llama(8, 256, 688, 8, 4), TextMixture.Default.With("default, topics twice", ("topics", 0.0984)), Also(new Gate("topics", AtLeast: 0.95))) { LearningRate = 3e-3 },
         ];
     }
 
