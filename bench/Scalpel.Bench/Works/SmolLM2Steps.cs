@@ -40,7 +40,7 @@ class SmolLM2SftStep : IWork, ITrainingTask
         parameters.Publish();
     }
 
-    public Objective Loss(long step, int part) => Supervised.Loss(model.Forward(ids), ids);
+    public Objective Loss(long step, int part) => Supervised.Loss(model, ids, ids);
 
     public void Dispose()
     {

@@ -48,6 +48,28 @@ public abstract class Network : IDisposable
     /// <summary>The patches that are applied, oldest first.</summary>
     internal List<Patches.PatchScope> Patches { get; } = [];
 
+    /// <summary>
+    /// Whether tensors are bound for training: their gradients have memory, which backward passes may add to themselves, and
+    /// nobody asks autograd for gradients another way.
+    /// </summary>
+    internal bool TrainsInPlace => Trainings > 0;
+
+    internal int Trainings { get; private set; }
+
+    /// <summary>A large buffer that training passes keep from step to step: memory of that size does not fit where others were.</summary>
+    internal Tensor? TrainingMemory { get; set; }
+
+    internal void BeginTraining() => Trainings++;
+
+    internal void EndTraining()
+    {
+        if (--Trainings == 0)
+        {
+            TrainingMemory?.Dispose();
+            TrainingMemory = null;
+        }
+    }
+
     /// <summary>Filled by the loader.</summary>
     private protected readonly List<string> warnings = [];
 
@@ -133,6 +155,8 @@ public abstract class Network : IDisposable
             tensor.Dispose();
         }
 
+        TrainingMemory?.Dispose();
+        TrainingMemory = null;
         views.Clear();
         slots.Clear();
         storages.Clear();

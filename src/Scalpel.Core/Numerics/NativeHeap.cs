@@ -14,11 +14,24 @@ public static unsafe class NativeHeap
     /// </summary>
     public static void KeepFreedMemory()
     {
-        if (OperatingSystem.IsLinux() && NativeLibrary.TryLoad("libc.so.6", out nint library) && NativeLibrary.TryGetExport(library, "mallopt", out nint address))
+        var mallopt = (delegate* unmanaged[Cdecl]<int, int, int>)Function("mallopt");
+        if (mallopt is not null)
         {
-            var mallopt = (delegate* unmanaged[Cdecl]<int, int, int>)address;
             mallopt(TrimThreshold, -1);
             mallopt(LargestMappedCount, 0);
         }
     }
+
+    /// <summary>Gives what freed tensors left back to the system: for a moment after which the process needs other memory than before.</summary>
+    public static void GiveBack()
+    {
+        var trim = (delegate* unmanaged[Cdecl]<nuint, int>)Function("malloc_trim");
+        if (trim is not null)
+        {
+            trim(0);
+        }
+    }
+
+    static nint Function(string name) =>
+        OperatingSystem.IsLinux() && NativeLibrary.TryLoad("libc.so.6", out nint library) && NativeLibrary.TryGetExport(library, name, out nint address) ? address : 0;
 }

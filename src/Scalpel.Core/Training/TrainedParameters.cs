@@ -1,4 +1,5 @@
 using Scalpel.Networks;
+using Scalpel.Numerics;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -13,6 +14,9 @@ public sealed record TrainableTensor(string Name, Tensor Leaf, bool Decays)
     /// <summary>The named tensors within it, rows [start, start + length) each; a part that does not train is left as it is.</summary>
     public IReadOnlyList<(string Name, long Start, long Length, bool Trains)> Parts { get; init; } = [(Name, 0, Leaf.dim() == 0 ? 1 : Leaf.shape[0], true)];
 
+    /// <summary>The network in whose passes it takes part.</summary>
+    internal Network? Network { get; init; }
+
     /// <summary>Lets the leaf and all views of it use another memory of the same content, shape and type.</summary>
     public Action<Tensor>? Move { get; init; }
 
@@ -25,6 +29,7 @@ public sealed record TrainableTensor(string Name, Tensor Leaf, bool Decays)
         {
             Parts = [.. storage.Parts.Select(part => (part.Name, part.Start, part.Length, wanted.Contains(part.Name)))],
             Move = memory => network.Rebind(storage.Tensor, memory),
+            Network = network,
         })];
     }
 }
@@ -38,6 +43,7 @@ public sealed class TrainedParameters : IDisposable
 {
     readonly List<(ParameterGroup Group, TrainableTensor[] Tensors, Tensor? Values, Tensor? Gradients)> bound = [];
     readonly List<Tensor> frozen = [];
+    readonly List<Network> networks;
 
     /// <summary>Moves the tensors into buffers and lets gradients be computed for them.</summary>
     public TrainedParameters(IReadOnlyList<TrainableTensor> tensors)
@@ -53,6 +59,11 @@ public sealed class TrainedParameters : IDisposable
         {
             Bind([.. part], part.Key.Decays, part.Key.Type);
         }
+
+        // The tensors' former memory.
+        NativeHeap.GiveBack();
+        networks = [.. tensors.Select(tensor => tensor.Network).OfType<Network>().Distinct()];
+        networks.ForEach(network => network.BeginTraining());
     }
 
     /// <summary>The groups: what decays first, then what does not.</summary>
@@ -133,6 +144,8 @@ public sealed class TrainedParameters : IDisposable
     /// <summary>Stops gradients and frees the buffers of gradients; the tensors keep their values.</summary>
     public void Dispose()
     {
+        networks.ForEach(network => network.EndTraining());
+        networks.Clear();
         using var scope = NewDisposeScope();
         foreach ((ParameterGroup group, TrainableTensor[] tensors, Tensor? values, Tensor? gradients) in bound)
         {

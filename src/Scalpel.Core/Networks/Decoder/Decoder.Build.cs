@@ -102,6 +102,11 @@ public sealed partial class Decoder
             layers.Add(Layer(loader, prefix + string.Format(CultureInfo.InvariantCulture, names.Block, l)));
         }
 
+        foreach (Norm? norm in layers.SelectMany(layer => (Norm?[])[layer.AttentionNorm, layer.MlpNorm]))
+        {
+            norm?.InOnePass = LayerTape.IsExplicit(this);
+        }
+
         finalNorm = NormOf(loader, prefix + names.FinalNorm, c.Width)!;
         string headName = $"{names.Head}.weight";
         if (c.Head == HeadKind.LanguageModel && has(ScoreName) && !has(headName))

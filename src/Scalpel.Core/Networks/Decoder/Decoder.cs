@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using Scalpel.Networks.Layers;
+using Scalpel.Numerics;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -84,7 +85,7 @@ public sealed partial class Decoder : Network
             throw new BadInputException($"The token id {(lowest < 0 ? lowest : highest)} is outside of the model's {Config.Vocabulary} tokens; is the tokenizer that of this model?");
         }
 
-        Tensor x = embedding.index_select(0, ids.flatten()).unflatten(0, ids.shape);
+        Tensor x = Rows(ids);
         foreach (IEmbeddingAdapter adapter in embeddingAdapters)
         {
             x = adapter.Apply(ids, x);
@@ -113,6 +114,11 @@ public sealed partial class Decoder : Network
     /// <summary>Runs layers <paramref name="from"/> to <paramref name="to"/> (exclusive) on the residual stream [B, T, d].</summary>
     public Tensor RunLayers(Tensor hidden, int from, int to, Pass pass)
     {
+        if (HasTape(pass))
+        {
+            return RunTape(hidden, from, to, pass);
+        }
+
         Tensor x = hidden;
         for (int l = from; l < to; l++)
         {
@@ -207,26 +213,14 @@ public sealed partial class Decoder : Network
     Tensor Attention(int l, DecoderLayer layer, Tensor x, Pass pass)
     {
         using var scope = NewDisposeScope();
-        (Tensor query, Tensor key, Tensor value) = QueryKeyValue(l, layer, x, pass);                       // [B, T, heads, e]
+        (Tensor query, Tensor key, Tensor value) = QueryKeyValue(l, layer, layer.QueryKeyValue.Apply(x), pass);       // [B, T, heads, e]
         (Tensor keys, Tensor values) = (key.transpose(1, 2), value.transpose(1, 2));                       // [B, K, T, e]
         if (pass.Cache is not null)
         {
             (keys, values) = pass.Cache.Append(l, keys, values);                                           // [B, K, S, e]
         }
 
-        Tensor queries = query.transpose(1, 2), mixed;                                                     // [B, H, T, e]
-        if (SharesProducts(l, pass))
-        {
-            mixed = Shared(l, queries, keys, values, pass);
-        }
-        else
-        {
-            (keys, values) = (Ungrouped(l, "attention.key_ungrouped", keys, pass), Ungrouped(l, "attention.value_ungrouped", values, pass));
-            bool tapped = pass.Wants(l, "attention.score") || pass.Wants(l, "attention.pattern");
-            Tensor? pattern = NeedsPattern(pass) || tapped ? Pattern(l, queries, keys, pass) : null;
-            mixed = pattern is not null ? pattern.matmul(values) : Fused(l, queries, keys, values, pass);
-        }
-
+        Tensor mixed = Mix(l, query.transpose(1, 2), keys, values, pass);                                  // [B, H, T, e]
         Tensor heads = pass.At(l, "attention.head_value", mixed.transpose(1, 2), headAxis: 2);             // [B, T, H, e]
         Tensor output = (pass.Wants(l, "attention.head_output") ? HeadSum(l, layer, heads, pass) : null) ?? layer.Output.Apply(heads.flatten(2));
         if (layer.AfterAttentionNorm is not null)
@@ -237,10 +231,24 @@ public sealed partial class Decoder : Network
         return pass.At(l, "attention.output", output).MoveToOuterDisposeScope();
     }
 
-    (Tensor Query, Tensor Key, Tensor Value) QueryKeyValue(int l, DecoderLayer layer, Tensor x, Pass pass)
+    // [B, H, T, e] and twice [B, K, S, e] → [B, H, T, e].
+    Tensor Mix(int l, Tensor queries, Tensor keys, Tensor values, Pass pass)
+    {
+        if (SharesProducts(l, pass))
+        {
+            return Shared(l, queries, keys, values, pass);
+        }
+
+        (keys, values) = (Ungrouped(l, "attention.key_ungrouped", keys, pass), Ungrouped(l, "attention.value_ungrouped", values, pass));
+        bool tapped = pass.Wants(l, "attention.score") || pass.Wants(l, "attention.pattern");
+        Tensor? pattern = NeedsPattern(pass) || tapped ? Pattern(l, queries, keys, pass) : null;
+        return pattern is not null ? pattern.matmul(values) : Fused(l, queries, keys, values, pass);
+    }
+
+    (Tensor Query, Tensor Key, Tensor Value) QueryKeyValue(int l, DecoderLayer layer, Tensor all, Pass pass)
     {
         int h = Config.Heads, k = Config.KeyValueHeads, e = Config.HeadSize;
-        Tensor all = layer.QueryKeyValue.Apply(x), query, key, value;
+        Tensor query, key, value;
         if (names.Layout == QueryKeyValueLayout.FusedPerHead)
         {
             Tensor three = all.Split(h, 3, e);                                                   // [B, T, H, 3, e]
@@ -249,6 +257,12 @@ public sealed partial class Decoder : Network
         else
         {
             (query, key, value) = (all.Part(0, h * e).Split(h, e), all.Part(h * e, k * e).Split(k, e), all.Part((h + k) * e, k * e).Split(k, e));
+        }
+
+        if (TurnsInPlace(l) && pass.Taps is null && !all.requires_grad)
+        {
+            TurnInPlace(l, all, pass, back: false);
+            return (query, key, value);
         }
 
         query = pass.At(l, "attention.query_raw", query, headAxis: 2);
@@ -267,6 +281,19 @@ public sealed partial class Decoder : Network
         query = pass.At(l, "attention.query", pass.Turn(l, query), headAxis: 2);
         key = pass.At(l, "attention.key", pass.Turn(l, key), headAxis: 2);
         return (query, key, pass.At(l, "attention.value", value, headAxis: 2));
+    }
+
+    // Whether nothing but a rotation stands between the product and queries and keys.
+    bool TurnsInPlace(int l) => Config is { QueryKeyNorm: QueryKeyNorm.None, ClipQueryKeyValue: null } && names.Layout == QueryKeyValueLayout.Separate
+        && RowPasses.Covers(DType) && (Config.Rotary.Count == 0 || !Config.Rotary[Config.RotaryOfLayer[l]].Interleaved);
+
+    // Turns the queries and keys of [q; k; v], [.., (H + 2K)·e].
+    void TurnInPlace(int l, Tensor all, Pass pass, bool back)
+    {
+        if (pass.AnglesOf(l) is { } angles)
+        {
+            RowPasses.Rotate(all, Config.Heads + Config.KeyValueHeads, Config.HeadSize, angles.Cos, angles.Sin, back);
+        }
     }
 
     // [B, K, S, e] → [B, H, S, e]: query head h reads key/value head ⌊h/(H/K)⌋.
@@ -363,7 +390,7 @@ public sealed partial class Decoder : Network
     Tensor MlpOutput(int l, DecoderLayer layer, Tensor x, Pass pass)
     {
         using var scope = NewDisposeScope();
-        Tensor output = layer.Router is null ? Feed(layer.Mlps[0], x, (leaf, value) => pass.At(l, "mlp." + leaf, value)) : Mixture(l, layer, x, pass);
+        Tensor output = layer.Router is null ? Feed(layer.Mlps[0], x, pass, (leaf, value) => pass.At(l, "mlp." + leaf, value)) : Mixture(l, layer, x, pass);
         if (layer.AfterMlpNorm is not null)
         {
             output = layer.AfterMlpNorm.Apply(output);
@@ -372,22 +399,29 @@ public sealed partial class Decoder : Network
         return pass.At(l, "mlp.output", output).MoveToOuterDisposeScope();
     }
 
-    Tensor Feed(Mlp mlp, Tensor x, Func<string, Tensor, Tensor> at)
+    Tensor Feed(Mlp mlp, Tensor x, Pass pass, Func<string, Tensor, Tensor> at)
     {
-        Tensor up = mlp.Up.ApplyByFeature(x), activation;
+        Tensor up = mlp.Up.Apply(x), activation;
         if (Config.Gated)
         {
-            Tensor gate = at("gate", up.Part(0, Config.Inner));
+            Tensor both = up, gate = at("gate", up.Part(0, Config.Inner));
             up = at("up", up.Part(Config.Inner, Config.Inner));
-            activation = Config.Activation.Apply(gate);
-            activation = activation.requires_grad || up.requires_grad ? activation * up : activation.mul_(up);
+            if (LayerTape.IsExplicit(this) && !(gate.requires_grad || up.requires_grad))
+            {
+                activation = RowPasses.SwiGlu(pass.Taps is null ? both : cat([gate, up], -1));
+            }
+            else
+            {
+                activation = Config.Activation.Apply(gate);
+                activation = activation.requires_grad || up.requires_grad ? activation * up : activation.mul_(up);
+            }
         }
         else
         {
             activation = Config.Activation.Apply(at("up", up));
         }
 
-        return mlp.Down.ApplyByFeature(at("activation", activation));
+        return mlp.Down.Apply(at("activation", activation));
     }
 
     // Tokens are gathered per expert; each token's outputs are added with the router's weights, renormalised over its experts.
@@ -406,7 +440,7 @@ public sealed partial class Decoder : Network
             string tap = $"moe.experts.{j}.";
             if (rows.numel() > 0 || pass.Taps?.Names.Any(name => name.StartsWith($"layers.{l}.{tap}", StringComparison.Ordinal)) == true)
             {
-                Tensor result = Feed(layer.Mlps[j], flat.index_select(0, rows), (leaf, value) => AtExpert(l, tap + leaf, value, rows, pass));
+                Tensor result = Feed(layer.Mlps[j], flat.index_select(0, rows), pass, (leaf, value) => AtExpert(l, tap + leaf, value, rows, pass));
                 output = output.index_add(0, rows, result * column.index_select(0, rows).unsqueeze(-1), 1);
             }
         }

@@ -76,9 +76,23 @@ public sealed class Pass : IPositions, IDisposable
         Taps?.End();
     }
 
+    /// <summary>The same pass for one more user, who disposes it too.</summary>
+    internal Pass Share()
+    {
+        users++;
+        return this;
+    }
+
+    int users = 1;
+
     /// <summary>Frees masks and angles.</summary>
     public void Dispose()
     {
+        if (--users > 0)
+        {
+            return;
+        }
+
         Positions.Dispose();
         RouterLogits?.ForEach(logits => logits.Dispose());
         joinedMask?.Dispose();
@@ -102,11 +116,15 @@ public sealed class Pass : IPositions, IDisposable
 
     internal bool Wants(int layer, string leaf) => Taps is not null && Taps.Wants($"layers.{layer}.{leaf}");
 
-    internal Tensor Turn(int layer, Tensor x)
+    internal Tensor Turn(int layer, Tensor x) =>
+        AnglesOf(layer) is { } turn ? config.Rotary[config.RotaryOfLayer[layer]].Turn(x, turn.Cos, turn.Sin) : x;
+
+    /// <summary>cos and sin of the layer's rotation, [B or 1, T, 1, r/2]; null for a model without.</summary>
+    internal (Tensor Cos, Tensor Sin)? AnglesOf(int layer)
     {
         if (angles.Length == 0)
         {
-            return x;
+            return null;
         }
 
         int which = config.RotaryOfLayer[layer];
@@ -116,7 +134,7 @@ public sealed class Pass : IPositions, IDisposable
             angles[which] = (cos.DetachFromDisposeScope(), sin.DetachFromDisposeScope());
         }
 
-        return config.Rotary[which].Turn(x, angles[which]!.Value.Cos, angles[which]!.Value.Sin);
+        return angles[which];
     }
 
     /// <summary>Whether plain causal attention within the pass is all that the layer's mask says.</summary>

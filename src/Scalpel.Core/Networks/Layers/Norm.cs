@@ -1,3 +1,4 @@
+using Scalpel.Numerics;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -30,6 +31,12 @@ sealed class Norm(NormKind kind, Tensor? gain, Tensor? bias, double epsilon)
 
     public double Epsilon => epsilon;
 
+    /// <summary>
+    /// Whether rows are normalised in one pass over memory where no graph is needed, as the written-out training pass does:
+    /// the same bits with and without gradients.
+    /// </summary>
+    public bool InOnePass { get; set; }
+
     public bool Centred => kind is NormKind.Layer or NormKind.LayerPlain;
 
     /// <summary>The normalised x, same shape and type.</summary>
@@ -38,6 +45,11 @@ sealed class Norm(NormKind kind, Tensor? gain, Tensor? bias, double epsilon)
         if (Centred)
         {
             return nn.functional.layer_norm(x, [x.shape[^1]], gain, bias, epsilon);
+        }
+
+        if (InOnePass && x.is_contiguous() && !(is_grad_enabled() && (x.requires_grad || gain!.requires_grad)))
+        {
+            return RowPasses.RmsNorm(x, gain!, epsilon);
         }
 
         using var scope = NewDisposeScope();

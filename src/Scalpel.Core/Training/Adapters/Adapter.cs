@@ -75,7 +75,7 @@ public sealed class Adapter : IDisposable
     /// </summary>
     public IReadOnlyList<TrainableTensor> Trainable(Network network) =>
     [
-        .. modules.SelectMany(module => module.Tensors.Select(t => new TrainableTensor($"{Prefix}{module.Path}.{t.Suffix}", t.Tensor, !t.Suffix.EndsWith("bias", StringComparison.Ordinal)))),
+        .. modules.SelectMany(module => module.Tensors.Select(t => new TrainableTensor($"{Prefix}{module.Path}.{t.Suffix}", t.Tensor, !t.Suffix.EndsWith("bias", StringComparison.Ordinal)) { Network = network })),
         .. full.Count == 0 ? [] : TrainableTensor.Of(network, full.Values.Select(item => item.BaseName)),
     ];
 

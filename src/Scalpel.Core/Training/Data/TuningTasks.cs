@@ -119,7 +119,7 @@ public sealed class SupervisedTask : RowTask
     Objective Of(int[] chosen, long items)
     {
         using TokenBatch batch = TokenBatch.Padded([.. chosen.Select(row => rows[row])], 0);
-        return Supervised.Loss(model.Forward(batch.Ids, batch.Sequences, batch.Positions), batch.Labels, options, Math.Max(1, items));
+        return Supervised.Loss(model, batch.Ids, batch.Labels, batch.Sequences, batch.Positions, options, Math.Max(1, items));
     }
 }
 

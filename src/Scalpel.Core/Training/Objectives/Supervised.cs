@@ -1,3 +1,4 @@
+using Scalpel.Networks;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -39,6 +40,34 @@ public static class Supervised
 
         // Accuracy or entropy would cost another pass over the largest tensor of the step: see TokenScores.
         return new Objective(loss.MoveToOuterDisposeScope(), new Dictionary<string, double>());
+    }
+
+    /// <summary>The loss of a decoder on one batch; while the decoder trains, without the logits of all positions at once.</summary>
+    /// <param name="model">The decoder.</param>
+    /// <param name="ids">Token ids, int64 [batch, T].</param>
+    /// <param name="labels">As for logits.</param>
+    /// <param name="mask">As for <see cref="Decoder.Forward"/>.</param>
+    /// <param name="positions">As for <see cref="Decoder.Forward"/>.</param>
+    /// <param name="options">Smoothing and weighting.</param>
+    /// <param name="items">Labelled tokens of the whole accumulation window; by default those of this batch.</param>
+    public static Objective Loss(Decoder model, Tensor ids, Tensor labels, Tensor? mask = null, Tensor? positions = null, SupervisedOptions? options = null, long? items = null)
+    {
+        options ??= new();
+        if (options.LabelSmoothing == 0)
+        {
+            using var scope = NewDisposeScope();
+            double count = items ?? labels[.., 1..].ne(TokenScores.Ignored).sum().ToDouble();
+            Func<float, float> weight = options.Dynamic ? p => (float)(Math.Exp(p) / count) : _ => (float)(1 / count);
+            if (model.ChunkedLoss(ids, labels, mask, positions, weight) is { } loss)
+            {
+                return new Objective(loss.MoveToOuterDisposeScope(), new Dictionary<string, double>());
+            }
+        }
+
+        using var whole = NewDisposeScope();
+        Objective objective = Loss(model.Forward(ids, mask, positions), labels, options, items);
+        objective.Loss.MoveToOuterDisposeScope();
+        return objective;
     }
 
     /// <summary>log p of each labelled token, [batch, T − 1]; 0 where ignored.</summary>

@@ -1,0 +1,69 @@
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Scalpel.Networks.Layers;
+
+/// <summary>A piece of a graph whose backward pass is written out. It is run once, by <c>backward()</c>; not for gradients of gradients.</summary>
+sealed class ExplicitGradient : autograd.SingleTensorFunction<ExplicitGradient>
+{
+    public override string Name => nameof(ExplicitGradient);
+
+    /// <summary>Computes a value whose gradient is then given to <paramref name="backward"/>.</summary>
+    /// <param name="input">What gets the gradient that <paramref name="backward"/> returns; it must require one.</param>
+    /// <param name="value">Computes the value, without a graph.</param>
+    /// <param name="backward">Takes the gradient by the value; adds to the gradients of trained tensors itself, and returns that by the input, null for none.</param>
+    public static Tensor Of(Tensor input, Func<Tensor> value, Func<Tensor, Tensor?> backward) => apply(input, value, backward);
+
+    public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
+    {
+        ctx.save_data(nameof(backward), vars[2]);
+        return ((Func<Tensor>)vars[1])();
+    }
+
+    public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
+    {
+        var run = (Func<Tensor, Tensor?>)ctx.get_data(nameof(backward));
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        return [run(grad_output)?.MoveToOuterDisposeScope()!, null!, null!];
+    }
+
+    /// <summary>Adds a product to a tensor's gradient where it lies, or makes it the gradient.</summary>
+    public static void AddProduct(Tensor leaf, Tensor left, Tensor right)
+    {
+        if (!leaf.requires_grad)
+        {
+            return;
+        }
+
+        using Tensor? present = leaf.grad;
+        if (present is null)
+        {
+            leaf.grad = left.mm(right);
+        }
+        else
+        {
+            // In-place operations return the object itself.
+            present.addmm_(left, right, 1, 1);
+        }
+    }
+
+    /// <summary>Adds to a tensor's gradient where it lies, or makes it the gradient.</summary>
+    public static void Add(Tensor leaf, Tensor gradient)
+    {
+        if (!leaf.requires_grad)
+        {
+            return;
+        }
+
+        using Tensor? present = leaf.grad;
+        if (present is null)
+        {
+            leaf.grad = gradient.to_type(leaf.dtype);
+        }
+        else
+        {
+            present.add_(gradient);
+        }
+    }
+}
