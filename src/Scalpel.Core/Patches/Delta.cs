@@ -33,24 +33,10 @@ public sealed record BaseTensor(StorageType Type, IReadOnlyList<long> Shape, str
 public abstract record Delta
 {
     /// <summary>
-    /// The change from one tensor to another: exact bits where the checkpoint stores numbers; a sum where it stores
-    /// quantised blocks, whose bits no difference of numbers reaches.
+    /// The change of a checkpoint's tensor to <paramref name="after"/>, rounded to how it is stored: exact bits where the
+    /// checkpoint stores numbers; a sum where it stores quantised blocks, whose bits no difference of numbers reaches. Null
+    /// when nothing changes.
     /// </summary>
-    /// <param name="stored">How the checkpoint stores the tensor.</param>
-    /// <param name="before">The tensor as the checkpoint gives it.</param>
-    /// <param name="after">What it becomes, of the same type and shape.</param>
-    public static Delta Between(StorageType stored, Tensor before, Tensor after)
-    {
-        if (!stored.IsQuantised())
-        {
-            return DenseXor.Between(before, after);
-        }
-
-        using Tensor difference = after - before;
-        return new DenseAdd(difference);
-    }
-
-    /// <summary>The change of a checkpoint's tensor to <paramref name="after"/>, rounded to how it is stored; null when that is what is there.</summary>
     /// <param name="checkpoint">The base.</param>
     /// <param name="name">The tensor's name.</param>
     /// <param name="after">What it becomes, of the same shape and any floating type.</param>
@@ -58,7 +44,9 @@ public abstract record Delta
     {
         using var scope = TorchSharp.torch.NewDisposeScope();
         Tensor before = checkpoint.Read(name), rounded = after.detach().to_type(before.dtype);
-        return before.Equals(rounded) ? null : Between(checkpoint.Entry(name).Type, before, rounded);
+        return before.Equals(rounded) ? null
+            : checkpoint.Entry(name).Type.IsQuantised() ? new DenseAdd(rounded - before)
+            : DenseXor.Between(checkpoint.ToFileOrder(name, before), checkpoint.ToFileOrder(name, rounded));
     }
 
     /// <summary>Tensors are edited in blocks of this many bytes, which hold whole elements of every plain type.</summary>

@@ -42,8 +42,9 @@ public sealed class PatchScopeTests : IDisposable
         PatchFiles.Diff(network.Source!, other, diff).ShouldBe([name]);
         using Patch xor = Patch.Load(diff);
         using Patch replace = Patch.For(network, new PatchInfo { Method = "test" }, new Dictionary<string, Delta> { [name] = new Replace(stored) });
-        xor.Deltas[name].ShouldBeOfType<DenseXor>();
-        foreach (Patch patch in (Patch[])[xor, replace])
+        using Patch made = Patch.Of(network.Source!, new PatchInfo { Method = "test" }, [(name, wanted.clone())]);
+        xor.Deltas[name].ShouldBeOfType<DenseXor>().EditedHash.ShouldBe(made.Deltas[name].ShouldBeOfType<DenseXor>().EditedHash);
+        foreach (Patch patch in (Patch[])[xor, replace, made])
         {
             using (patch.ApplyTo(network))
             {
