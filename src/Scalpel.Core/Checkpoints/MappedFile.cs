@@ -1,14 +1,22 @@
 using System.IO.MemoryMappedFiles;
+using System.Runtime.InteropServices;
 
 namespace Scalpel.Checkpoints;
 
-/// <summary>A file mapped read-only into memory; spans into it are valid until it is disposed.</summary>
-sealed unsafe class MappedFile : IDisposable
+/// <summary>
+/// A file mapped read-only into memory; spans into it are valid until it is disposed. Pages that were read are given back
+/// from time to time, so that going through a file of many gigabytes does not count as memory of as many.
+/// </summary>
+sealed unsafe partial class MappedFile : IDisposable
 {
+    const long MostResident = 32L << 20;
+    const int DontNeed = 4;
+
     readonly FileStream stream;
     readonly MemoryMappedFile? map;
     readonly MemoryMappedViewAccessor? view;
     byte* start;
+    long read;
 
     public MappedFile(string path)
     {
@@ -41,8 +49,26 @@ sealed unsafe class MappedFile : IDisposable
         ObjectDisposedException.ThrowIf(start is null && Length > 0, this);
         ArgumentOutOfRangeException.ThrowIfNegative(offset);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, Length - count);
+        if (Interlocked.Add(ref read, count) > MostResident)
+        {
+            GiveBack();
+        }
+
         return new ReadOnlySpan<byte>(start + offset, count);
     }
+
+    // Pages of a file that are given back come again from the system's cache when a span touches them.
+    void GiveBack()
+    {
+        Interlocked.Exchange(ref read, 0);
+        if (OperatingSystem.IsLinux() && start == (byte*)view!.SafeMemoryMappedViewHandle.DangerousGetHandle())
+        {
+            _ = Advise(start, (nuint)Length, DontNeed);
+        }
+    }
+
+    [LibraryImport("libc", EntryPoint = "madvise")]
+    private static partial int Advise(byte* address, nuint length, int advice);
 
     /// <summary>Pointer to <paramref name="count"/> bytes, checked to lie in the file.</summary>
     public byte* Pointer(long offset, long count)
