@@ -223,8 +223,13 @@ static class JsonFile
     /// <exception cref="JsonException">The bytes are no JSON.</exception>
     public static void RequireUnicode(string path, ReadOnlySpan<byte> json)
     {
-        var reader = new Utf8JsonReader(json, new JsonReaderOptions { MaxDepth = 256 });
         bool valid = System.Text.Unicode.Utf8.IsValid(json);
+        if (valid && json.IndexOf("\\ud"u8) < 0 && json.IndexOf("\\uD"u8) < 0)
+        {
+            return;
+        }
+
+        var reader = new Utf8JsonReader(json, new JsonReaderOptions { MaxDepth = 256 });
         try
         {
             while (reader.Read())

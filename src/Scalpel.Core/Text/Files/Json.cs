@@ -36,6 +36,19 @@ readonly struct Json(JsonElement element, string path)
         _ => throw Wrong("a string"),
     };
 
+    /// <summary>A string; null when it is none or not valid Unicode.</summary>
+    public string? TryText()
+    {
+        try
+        {
+            return element.ValueKind == JsonValueKind.String ? element.GetString() : null;
+        }
+        catch (InvalidOperationException)
+        {
+            return null;
+        }
+    }
+
     public bool Flag(bool? absent = null) => element.ValueKind switch
     {
         JsonValueKind.True => true,
@@ -87,18 +100,8 @@ readonly struct Json(JsonElement element, string path)
     /// <summary>The error that something is understood but not supported.</summary>
     public BadInputException Unsupported(string what) => new($"{path}: {what}");
 
-    string ReadText()
-    {
-        try
-        {
-            return element.GetString()!;
-        }
-        catch (InvalidOperationException)
-        {
-            // Half a surrogate pair, or bytes that are no UTF-8.
-            throw Wrong("a string of valid Unicode");
-        }
-    }
+    // Half a surrogate pair, or bytes that are no UTF-8, is no text.
+    string ReadText() => TryText() ?? throw Wrong("a string of valid Unicode");
 
     static string Shorten(string text) => text.Length <= 60 ? text : text[..60] + "…";
 }

@@ -1,4 +1,7 @@
+using System.Buffers;
+using System.Runtime.InteropServices;
 using System.Text.Json;
+using System.Text.Unicode;
 using Scalpel.Checkpoints;
 using Scalpel.Text.Models;
 using Scalpel.Text.Pipeline;
@@ -103,20 +106,46 @@ static class TokenizerJson
             throw json["unk_token"].Wrong("a token of the vocabulary");
         }
 
-        var merges = new MergeTable(vocabulary, options.ContinuingSubwordPrefix, json["merges"].Path);
-        foreach (JsonElement merge in json["merges"].Kind == JsonValueKind.Array ? json["merges"].Element.EnumerateArray() : throw json["merges"].Wrong("an array"))
+        Json list = json["merges"];
+        if (list.Kind != JsonValueKind.Array)
+        {
+            throw list.Wrong("an array");
+        }
+
+        var merges = new MergeTable(vocabulary, options.ContinuingSubwordPrefix, list.Path, list.Element.GetArrayLength());
+        char[] characters = new char[1024];
+        foreach (JsonElement merge in list.Element.EnumerateArray())
         {
             if (merge.ValueKind == JsonValueKind.Array && merge.GetArrayLength() == 2)
             {
-                merges.Add(new Json(merge[0], merges.Next).Text(), new Json(merge[1], merges.Next).Text());
+                merges.Add(Text(merge[0]), Text(merge[1]));
+            }
+            else if (Plain(merge, characters) is { Length: > 0 } plain)
+            {
+                merges.Add(plain);
             }
             else
             {
-                merges.Add(new Json(merge, merges.Next).Text());
+                merges.Add(Text(merge));
             }
         }
 
+        // Tens of thousands: where one stands is put into words only when it is wrong.
+        string Text(JsonElement merge) => new Json(merge, list.Path).TryText() ?? new Json(merge, merges.Next).Text();
         return new BytePairModel(vocabulary, merges.Pairs, options);
+    }
+
+    // A string without escapes, without making a string of it; empty when it is another or longer.
+    static ReadOnlySpan<char> Plain(JsonElement value, Span<char> into)
+    {
+        if (value.ValueKind != JsonValueKind.String)
+        {
+            return [];
+        }
+
+        ReadOnlySpan<byte> raw = JsonMarshal.GetRawUtf8Value(value)[1..^1];
+        return raw.Length <= into.Length && raw.IndexOf((byte)'\\') < 0 && Utf8.ToUtf16(raw, into, out _, out int length, replaceInvalidSequences: false) == OperationStatus.Done
+            ? into[..length] : [];
     }
 
     static UnigramModel Unigram(Json json)
@@ -159,11 +188,12 @@ static class TokenizerJson
         int largest = -1;
         foreach (JsonProperty property in json.Element.EnumerateObject())
         {
+            string name = Name(property, json);
             // Ids may leave gaps, but a vocabulary mostly of gaps is a lie about its size.
             int id = property.Value.ValueKind == JsonValueKind.Number && property.Value.TryGetInt32(out int value) && value >= 0 && value <= MaxId
                 ? value
-                : throw new Json(property.Value, $"{json.Path}.{Shorten(Name(property, json))}").Wrong("an id");
-            ids[Name(property, json)] = id;
+                : throw new Json(property.Value, $"{json.Path}.{Shorten(name)}").Wrong("an id");
+            ids[name] = id;
             largest = Math.Max(largest, id);
         }
 
@@ -272,26 +302,26 @@ static class TokenizerJson
 }
 
 /// <summary>Gathers merges in order of rank.</summary>
-sealed class MergeTable(Vocabulary vocabulary, string continuation, string path)
+sealed class MergeTable(Vocabulary vocabulary, string continuation, string path, int count = 0)
 {
     char[] buffer = new char[256];
 
-    public Dictionary<long, (int Rank, int Id)> Pairs { get; } = [];
+    public PairTable Pairs { get; } = new(count);
 
-    int rank;
+    int rank, last = -2;
 
     public string Next => $"{path}[{rank}]";
 
     /// <summary>Adds a merge in the form "left right".</summary>
-    public void Add(string merge)
+    public void Add(ReadOnlySpan<char> merge)
     {
-        int space = merge.IndexOf(' ', 1 <= merge.Length ? 1 : 0);
-        if (space <= 0 || space == merge.Length - 1 || merge.IndexOf(' ', space + 1) >= 0)
+        int space = merge.Length < 2 ? -1 : merge[1..].IndexOf(' ') + 1;
+        if (space <= 0 || space == merge.Length - 1 || merge[(space + 1)..].Contains(' '))
         {
-            throw new BadInputException($"{Next} is '{TokenizerJson.Shorten(merge)}', expected two tokens with a space between.");
+            throw new BadInputException($"{Next} is '{TokenizerJson.Shorten(merge.ToString())}', expected two tokens with a space between.");
         }
 
-        Add(merge.AsSpan(0, space), merge.AsSpan(space + 1));
+        Add(merge[..space], merge[(space + 1)..]);
     }
 
     public void Add(ReadOnlySpan<char> left, ReadOnlySpan<char> right)
@@ -304,11 +334,16 @@ sealed class MergeTable(Vocabulary vocabulary, string continuation, string path)
 
         left.CopyTo(buffer);
         right[skip..].CopyTo(buffer.AsSpan(left.Length));
-        if (!vocabulary.TryId(left, out int first) || !vocabulary.TryId(right, out int second) || !vocabulary.TryId(buffer.AsSpan(0, length), out int whole))
+        ReadOnlySpan<char> joined = buffer.AsSpan(0, length);
+        // As a rule what a merge makes is the token after that of the merge before.
+        int whole = last + 1;
+        if (!vocabulary.TryId(left, out int first) || !vocabulary.TryId(right, out int second)
+            || !vocabulary.Names(whole, joined) && !vocabulary.TryId(joined, out whole))
         {
             throw new BadInputException($"{Next} joins '{TokenizerJson.Shorten(left.ToString())}' and '{TokenizerJson.Shorten(right.ToString())}', but the vocabulary lacks one of them or what they become.");
         }
 
-        Pairs[BytePairModel.Pair(first, second)] = (rank++, whole);
+        Pairs.Set(first, second, rank++, whole);
+        last = whole;
     }
 }

@@ -28,7 +28,7 @@ sealed class BytePairModel : TokenModel
 {
     const int CacheSlots = 1 << 14, LongestCached = 64;
 
-    readonly Dictionary<long, (int Rank, int Id)> merges;
+    readonly PairTable merges;
     readonly Dictionary<int, int> single = [];
     readonly int[] bytes;
     readonly BytePairOptions options;
@@ -39,9 +39,9 @@ sealed class BytePairModel : TokenModel
 
     /// <summary>A model over a vocabulary and its merges.</summary>
     /// <param name="vocabulary">The tokens.</param>
-    /// <param name="merges">For left · 2³² + right: the rank of the pair and the token that it becomes.</param>
+    /// <param name="merges">The pairs that merge.</param>
     /// <param name="options">The rest.</param>
-    public BytePairModel(Vocabulary vocabulary, Dictionary<long, (int Rank, int Id)> merges, BytePairOptions options) : base(vocabulary)
+    public BytePairModel(Vocabulary vocabulary, PairTable merges, BytePairOptions options) : base(vocabulary)
     {
         this.merges = merges;
         this.options = options;
@@ -55,9 +55,6 @@ sealed class BytePairModel : TokenModel
             }
         }
     }
-
-    /// <summary>Key of a pair in the merges.</summary>
-    public static long Pair(int left, int right) => ((long)left << 32) | (uint)right;
 
     /// <inheritdoc/>
     public override void Tokenize(ReadOnlySpan<int> piece, List<ModelToken> tokens)
@@ -192,7 +189,7 @@ sealed class BytePairModel : TokenModel
         while (queue.TryDequeue(out (int At, int Id) top, out _))
         {
             int left = top.At, right = lengths[left] == 0 ? -1 : next[left];
-            if (right < 0 || !merges.TryGetValue(Pair(word[left].Id, word[right].Id), out (int Rank, int Id) merge) || merge.Id != top.Id)
+            if (right < 0 || !merges.TryGet(word[left].Id, word[right].Id, out _, out int token) || token != top.Id)
             {
                 continue;
             }
@@ -224,9 +221,9 @@ sealed class BytePairModel : TokenModel
 
         void Enqueue(int left, int right)
         {
-            if (merges.TryGetValue(Pair(word[left].Id, word[right].Id), out (int Rank, int Id) merge))
+            if (merges.TryGet(word[left].Id, word[right].Id, out int rank, out int token))
             {
-                queue.Enqueue((left, merge.Id), ((long)merge.Rank << 32) | (uint)left);
+                queue.Enqueue((left, token), ((long)rank << 32) | (uint)left);
             }
         }
     }

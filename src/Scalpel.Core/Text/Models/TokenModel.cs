@@ -20,6 +20,7 @@ sealed class Vocabulary
     readonly Dictionary<string, int> ids;
     readonly Dictionary<string, int>.AlternateLookup<ReadOnlySpan<char>> byText;
     readonly string?[] texts;
+    readonly bool distinct = true;
 
     public Vocabulary(Dictionary<string, int> ids, int count)
     {
@@ -43,10 +44,14 @@ sealed class Vocabulary
 
         byText = ids.GetAlternateLookup<ReadOnlySpan<char>>();
         this.texts = texts;
+        distinct = ids.Count == texts.Length;
     }
 
     /// <summary>One more than the largest id.</summary>
     public int Count => texts.Length;
+
+    /// <summary>Whether the token of an id is also the one that its text gives.</summary>
+    public bool Names(int id, ReadOnlySpan<char> text) => Text(id) is { } own && text.SequenceEqual(own) && (distinct || ids[own] == id);
 
     public int? Id(string text) => ids.TryGetValue(text, out int id) ? id : null;
 
