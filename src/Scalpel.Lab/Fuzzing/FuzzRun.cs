@@ -20,7 +20,7 @@ public sealed record FuzzOutcome(string Target, long Inputs, long Accepted, long
 
 /// <summary>
 /// Feeds damaged files to a reader. A finding is any exception but <see cref="BadInputException"/>, more than two seconds
-/// for one file, or managed allocations above four times the file plus a fixed allowance for the reader itself.
+/// for one file each time that it is read, or managed allocations above four times the file plus a fixed allowance for the reader itself.
 /// </summary>
 public static class FuzzRun
 {
@@ -88,9 +88,9 @@ public static class FuzzRun
                     findings.Add($"input {done} of seed {run.Seed}: {allocated} bytes allocated for a file of {data.Length}");
                 }
 
-                if (Stopwatch.GetElapsedTime(start) > Hang)
+                if (Stopwatch.GetElapsedTime(start) > Hang && Fastest(target, file) is var seconds && seconds > Hang.TotalSeconds)
                 {
-                    findings.Add($"input {done} of seed {run.Seed}: {Stopwatch.GetElapsedTime(start).TotalSeconds:0.0} s for one file");
+                    findings.Add($"input {done} of seed {run.Seed}: {seconds:0.0} s for one file");
                 }
             }
         }
@@ -100,5 +100,27 @@ public static class FuzzRun
         }
 
         return new FuzzOutcome(target.Name, done, accepted, refused, findings, clock.Elapsed.TotalSeconds);
+    }
+
+    // A busy machine is slow once; a file that is slow by itself is slow each time.
+    static double Fastest(FuzzTarget target, string file)
+    {
+        double fastest = double.PositiveInfinity;
+        for (int i = 0; i < 3; i++)
+        {
+            long start = Stopwatch.GetTimestamp();
+            try
+            {
+                target.Read(file);
+            }
+            catch (Exception e) when (e is not OperationCanceledException)
+            {
+                // What it throws was counted when it was read first.
+            }
+
+            fastest = Math.Min(fastest, Stopwatch.GetElapsedTime(start).TotalSeconds);
+        }
+
+        return fastest;
     }
 }

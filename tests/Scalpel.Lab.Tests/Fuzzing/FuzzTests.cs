@@ -35,4 +35,13 @@ public sealed class FuzzTests : IDisposable
         });
         FuzzRun.Run(target, 1_000, folder, RunContext.WithSeed(1)).Findings.ShouldContain(finding => finding.Contains("beyond"));
     }
+
+    [Fact]
+    public void AFileThatIsSlowOnlyOnceIsNoFinding()
+    {
+        int read = 0;
+        var target = new FuzzTarget("slow once", Text: false, [[1, 2, 3]], _ => Thread.Sleep(read++ == 5 ? 2_100 : 0));
+        FuzzRun.Run(target, 20, folder, RunContext.WithSeed(1)).Findings.ShouldBeEmpty();
+        read.ShouldBe(1 + 20 + 3);
+    }
 }
