@@ -134,7 +134,7 @@ sealed class TuneCommand : CliCommand
         {
             AtomicFile.WriteText(Path.Combine(folder, "options.json"), options.ToJsonString(new JsonSerializerOptions { WriteIndented = true }) + "\n");
             LossCurve.Draw(folder);
-            call.Output.Note($"{Path.Combine(folder, "loss.png")} shows the loss, log.jsonl beside it all figures; {data.Count:#,0} rows were learned.");
+            call.Output.Note($"{Path.Combine(folder, "loss.svg")} shows the loss, log.jsonl beside it all figures; {data.Count:#,0} rows were learned.");
         }
     }
 

@@ -82,7 +82,7 @@ public sealed class Adapter : IDisposable
     /// <summary>Factor on what the adapter adds. Default 1.</summary>
     public double Weight { get; private set; } = 1;
 
-    /// <summary>One factor for each sample of the batch, [B], on what LoRA adds; null for none.</summary>
+    /// <summary>One factor for each sample of the batch, [B], on what the adapter changes: 0 leaves the sample to the bare network; null for none. Tensors that the adapter holds whole act on all samples.</summary>
     public Tensor? SampleScales { get; set; }
 
     internal IReadOnlyList<AdapterModule> Modules => modules;
@@ -139,7 +139,7 @@ public sealed class Adapter : IDisposable
     /// <exception cref="BadInputException">The network lacks a module, or a shape differs.</exception>
     public IDisposable AttachTo(Network network, double weight = 1)
     {
-        SetWeight(weight);
+        Weight = weight;
         var attachment = new Attachment();
         try
         {
@@ -173,6 +173,7 @@ public sealed class Adapter : IDisposable
                     throw new BadInputException($"The adapter's embedding is for {module.Down.shape[1]} tokens of width {module.Up.shape[0]}, the network's has {table.shape[0]} of width {table.shape[1]}.");
                 }
 
+                module.Owner = this;
                 embedding.Adapters.Add(module);
                 attachment.OnDispose(() => embedding.Adapters.Remove(module));
             }
@@ -195,9 +196,9 @@ public sealed class Adapter : IDisposable
     public IDisposable Suspend()
     {
         double weight = Weight;
-        SetWeight(0);
+        Weight = 0;
         var attachment = new Attachment();
-        attachment.OnDispose(() => SetWeight(weight));
+        attachment.OnDispose(() => Weight = weight);
         return attachment;
     }
 
@@ -307,13 +308,21 @@ public sealed class Adapter : IDisposable
         return [.. all.Where(chosen.Contains)];
     }
 
-    void SetWeight(double weight)
+    /// <summary>The samples' scales in a shape that multiplies <paramref name="x"/> [B, …]; null when there are none.</summary>
+    internal Tensor? Strength(Tensor x)
     {
-        Weight = weight;
-        foreach (EmbeddingLoraModule module in modules.OfType<EmbeddingLoraModule>())
+        if (SampleScales is not { } scales)
         {
-            module.Weight = weight;
+            return null;
         }
+
+        if (scales.dim() != 1 || scales.shape[0] != x.shape[0])
+        {
+            throw new BadInputException($"The adapter has scales [{string.Join(", ", scales.shape)}] for a batch of {x.shape[0]}; give one a sample.");
+        }
+
+        long[] shape = [x.shape[0], .. Enumerable.Repeat(1L, (int)x.dim() - 1)];
+        return scales.view(shape).to_type(x.dtype);
     }
 
     internal static bool EndsWith(string path, string end) => path == end || path.EndsWith($".{end}", StringComparison.Ordinal);

@@ -111,14 +111,18 @@ sealed class EmbeddingLoraModule(string path, Tensor down, Tensor up, double sca
 
     public double Scale => scale;
 
-    public double Weight { get; set; } = 1;
+    /// <summary>The adapter that it belongs to.</summary>
+    public Adapter? Owner { get; set; }
 
     public override IEnumerable<(string Suffix, Tensor Tensor)> Tensors => [("lora_embedding_A", down), ("lora_embedding_B", up)];
 
     public override Tensor Merge(Tensor weight) => weight + up.matmul(down).t() * scale;
 
-    public Tensor Apply(Tensor ids, Tensor embedded) =>
-        embedded + (down.index_select(1, ids.flatten()).t().matmul(up.t()).unflatten(0, ids.shape) * (scale * Weight)).to_type(embedded.dtype);
+    public Tensor Apply(Tensor ids, Tensor embedded)
+    {
+        Tensor low = down.index_select(1, ids.flatten()).t().matmul(up.t()).unflatten(0, ids.shape) * (scale * Owner!.Weight);
+        return embedded + (Owner.Strength(embedded) is { } strength ? low * strength : low).to_type(embedded.dtype);
+    }
 }
 
 /// <summary>All modules of one adapter that share one product; each acts on its rows of the outputs.</summary>
@@ -131,7 +135,9 @@ sealed class AdaptedProduct(Adapter adapter, IReadOnlyList<(AdapterModule Module
     Tensor AddLowRank(Tensor x, Tensor y)
     {
         LoraModule[] modules = [.. parts.Select(part => (LoraModule)part.Module)];
-        Tensor hidden = nn.functional.linear(Weighted(x), Joined([.. modules.Select(m => m.Down)], 0).to_type(x.dtype));
+        Tensor? strength = adapter.Strength(x);
+        Tensor hidden = nn.functional.linear(x, Joined([.. modules.Select(m => m.Down)], 0).to_type(x.dtype));
+        hidden = strength is null ? hidden : hidden * strength;
         Tensor[] blocks = new Tensor[modules.Length];
         long rank = modules.Sum(m => m.Down.shape[0]), before = 0, outputs = y.shape[^1];
         for (int i = 0; i < modules.Length; i++)
@@ -149,7 +155,8 @@ sealed class AdaptedProduct(Adapter adapter, IReadOnlyList<(AdapterModule Module
         {
             if (modules[i].Bias is { } bias)
             {
-                result = result + nn.functional.pad(bias * (modules[i].Scale * adapter.Weight), [parts[i].Start, outputs - parts[i].Start - parts[i].Length]);
+                Tensor added = nn.functional.pad(bias * (modules[i].Scale * adapter.Weight), [parts[i].Start, outputs - parts[i].Start - parts[i].Length]).to_type(x.dtype);
+                result = result + (strength is null ? added : added * strength);
             }
         }
 
@@ -185,37 +192,29 @@ sealed class AdaptedProduct(Adapter adapter, IReadOnlyList<(AdapterModule Module
         switch (module)
         {
             case Ia3Module { OnInput: true } ia3:
-                Tensor scaled = nn.functional.linear(x * ia3.Factors.view(-1).to_type(x.dtype), weight, bias);
-                return adapter.Weight == 1 ? scaled : y + (scaled - y) * adapter.Weight;
+                return Towards(x, y, nn.functional.linear(x * ia3.Factors.view(-1).to_type(x.dtype), weight, bias));
             case Ia3Module ia3:
-                return y * (adapter.Weight == 1 ? ia3.Factors : 1 + (ia3.Factors - 1) * adapter.Weight).view(-1).to_type(y.dtype);
+                return Towards(x, y, y * ia3.Factors.view(-1).to_type(y.dtype));
             case LoraModule lora:
-                Tensor low = nn.functional.linear(nn.functional.linear(Weighted(x), lora.Down.to_type(x.dtype)), (lora.Up * lora.Scale).to_type(x.dtype), lora.Bias is null ? null : (lora.Bias * lora.Scale).to_type(x.dtype));
+                Tensor low = nn.functional.linear(nn.functional.linear(x, lora.Down.to_type(x.dtype)), (lora.Up * lora.Scale).to_type(x.dtype), lora.Bias is null ? null : (lora.Bias * lora.Scale).to_type(x.dtype));
                 if (lora.Magnitude is null)
                 {
-                    return y + low * adapter.Weight;
+                    return Towards(x, y, y + low);
                 }
 
                 Tensor factor = lora.Factor(weight).to_type(y.dtype), bare = bias is null ? y : y - bias;
-                Tensor changed = (bare + low) * factor, whole = bias is null ? changed : changed + bias;
-                return adapter.Weight == 1 ? whole : y + (whole - y) * adapter.Weight;
+                Tensor changed = (bare + low) * factor;
+                return Towards(x, y, bias is null ? changed : changed + bias);
             default:
                 throw new BadInputException($"The adapter module at {module.Path} cannot act on a linear product.");
         }
     }
 
-    // Per-sample scales, [B], act on the input of A.
-    Tensor Weighted(Tensor x)
+    // From the outputs without the adapter to those with it, as far as weight and samples' scales say.
+    Tensor Towards(Tensor x, Tensor without, Tensor with)
     {
-        if (adapter.SampleScales is not { } scales)
-        {
-            return x;
-        }
-
-        long[] shape = new long[x.dim()];
-        Array.Fill(shape, 1);
-        shape[0] = scales.shape[0];
-        return x * scales.view(shape).to_type(x.dtype);
+        Tensor? strength = adapter.Strength(x);
+        return strength is not null ? without + (with - without) * (strength * adapter.Weight) : adapter.Weight == 1 ? with : without + (with - without) * adapter.Weight;
     }
 
     static Tensor Joined(Tensor[] tensors, long axis) => tensors.Length == 1 ? tensors[0] : cat(tensors, axis);
