@@ -44,7 +44,7 @@ static class CommandCatalogue
             new ParityCommand(),
             new FuzzCommand(),
             new CommandGroup("data", "Data sets of others: list them, download them from their origins.", new DataListCommand(), new DataGetCommand()),
-            new CommandGroup("world", "Worlds with known truth: look at their texts, write them to files, train their base models.", new WorldShowCommand(), new WorldExportCommand(), new WorldBuildCommand()),
+            new CommandGroup("world", "Worlds with known truth: look at their texts, write them to files, train base models, measure them.", new WorldShowCommand(), new WorldExportCommand(), new WorldBuildCommand(), new WorldMeasureCommand()),
             new MethodsCommand(),
         };
         root.Add(CliCommand.Json);

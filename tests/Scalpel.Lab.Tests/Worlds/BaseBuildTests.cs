@@ -36,7 +36,7 @@ public sealed class BaseBuildTests : IDisposable
         File.ReadAllBytes(Path.Combine(first, "model.safetensors")).ShouldBe(File.ReadAllBytes(Path.Combine(second, "model.safetensors")));
         JsonNode.Parse(File.ReadAllText(Path.Combine(first, "world.json")))!["steps"]!.GetValue<int>().ShouldBe(4);
         using Decoder model = Decoder.Load(first);
-        model.Tokenizer.Encode(World.Facts("core")[0].Prompt()).Ids.ShouldBe(Lexicon.Instance.Ids(World.Facts("core")[0].Prompt()));
+        model.Tokenizer.Encode(World.Facts("core")[0].Prompt(), addSpecial: false).Ids.ShouldBe(Lexicon.Instance.Ids(World.Facts("core")[0].Prompt()));
     }
 
     [Fact]
@@ -56,6 +56,28 @@ public sealed class BaseBuildTests : IDisposable
         CheckFailedException failure = Should.Throw<CheckFailedException>(() => BaseBuild.Folder(World, Tiny(atLeast: 2), new(), Run("a")));
         failure.Message.ShouldContain("after 8 steps: ioi");
         failure.Message.ShouldContain("at least 2, FAILS");
+    }
+
+    [Theory]
+    [InlineData("text-S", "duplicates")]
+    [InlineData("text-E", "exposure")]
+    public void AllCopiesAndExposuresComeBeforeTheLastStep(string name, string module)
+    {
+        BaseRecipe recipe = BaseRecipe.Named(name);
+        recipe.MinimumSteps.ShouldBe(recipe.MaximumSteps);
+        int tokens = 0, told = 0, supply = TextModules.Named(module).Supply(World, TextSplit.Train)!.Value;
+        foreach (TextRecord record in World.Corpus(recipe.Mixture).Documents())
+        {
+            tokens += 2 + record.Text.Count(letter => letter == ' ');
+            told += record.Module == module ? 1 : 0;
+            if (tokens >= recipe.MaximumSteps * BaseRecipe.TokensPerStep || told == supply)
+            {
+                break;
+            }
+        }
+
+        told.ShouldBe(supply);
+        tokens.ShouldBeGreaterThan(recipe.MaximumSteps * BaseRecipe.TokensPerStep * 97 / 100, "copies are spread over the whole training");
     }
 
     [Fact]

@@ -31,13 +31,13 @@ public sealed class TextModuleTests
             foreach (TextRecord record in World.Module(module, split, count))
             {
                 Tokenizer tokenizer = module == "cipher" ? Extended : Words;
-                int[] ids = tokenizer.Encode(record.Text).Ids;
+                int[] ids = tokenizer.Encode(record.Text, addSpecial: false).Ids;
                 ids.ShouldBe(Lexicon.Instance.Ids(record.Text));
                 ids.ShouldNotContain(Lexicon.UnknownId, record.Text);
                 tokenizer.Decode(ids).ShouldBe(record.Text);
-                Bytes.Decode(Bytes.Encode(record.Text).Ids).ShouldBe(record.Text);
-                Characters.Encode(record.Text).Ids.Length.ShouldBe(record.Text.Length);
-                Characters.Decode(Characters.Encode(record.Text).Ids).ShouldBe(record.Text);
+                Bytes.Decode(Bytes.Encode(record.Text, addSpecial: false).Ids).ShouldBe(record.Text);
+                Characters.Encode(record.Text, addSpecial: false).Ids.Length.ShouldBe(record.Text.Length);
+                Characters.Decode(Characters.Encode(record.Text, addSpecial: false).Ids).ShouldBe(record.Text);
                 record.Spans.ShouldAllBe(span => span.Start >= 0 && span.End <= record.Text.Length && span.Start < span.End && record.Text[span.Start] != ' ' && (span.Start == 0 || record.Text[span.Start - 1] == ' '));
             }
         }
@@ -50,6 +50,7 @@ public sealed class TextModuleTests
         Bytes.VocabularySize.ShouldBe(4 + 256 + 1024);
         Characters.VocabularySize.ShouldBe(64);
         Extended.VocabularySize.ShouldBe(2048 + 1800);
+        ((Tokenizer[])[Words, Extended, Bytes, Characters]).ShouldAllBe(tokenizer => tokenizer.Encode("the lamp").Ids[0] == Lexicon.EndId && tokenizer.BosId == Lexicon.EndId && tokenizer.EosId == Lexicon.EndId);
     }
 
     [Fact]

@@ -58,7 +58,14 @@ static class WorldTokenizer
             })]),
             ["normalizer"] = null,
             ["pre_tokenizer"] = bytes ? ByteLevel() : new JsonObject { ["type"] = "WhitespaceSplit" },
-            ["post_processor"] = null,
+            // A text begins after the end of the one before.
+            ["post_processor"] = new JsonObject
+            {
+                ["type"] = "TemplateProcessing",
+                ["single"] = new JsonArray(Special(), Sequence("A", 0)),
+                ["pair"] = new JsonArray(Special(), Sequence("A", 0), Sequence("B", 0)),
+                ["special_tokens"] = new JsonObject { [Lexicon.End] = new JsonObject { ["id"] = Lexicon.End, ["ids"] = new JsonArray(Lexicon.EndId), ["tokens"] = new JsonArray(Lexicon.End) } },
+            },
             ["decoder"] = bytes ? ByteLevel() : null,
             ["model"] = kind switch
             {
@@ -67,7 +74,7 @@ static class WorldTokenizer
                 _ => new JsonObject { ["type"] = "WordLevel", ["vocab"] = new JsonObject(vocabulary.Select(word => KeyValuePair.Create(word, (JsonNode?)Lexicon.Instance.Id(word)))), ["unk_token"] = words[Lexicon.UnknownId] },
             },
         });
-        var roles = new JsonObject { ["bos_token"] = words[Lexicon.BeginId], ["eos_token"] = Lexicon.End, ["pad_token"] = words[Lexicon.PadId], ["unk_token"] = words[Lexicon.UnknownId] };
+        var roles = new JsonObject { ["bos_token"] = Lexicon.End, ["eos_token"] = Lexicon.End, ["pad_token"] = words[Lexicon.PadId], ["unk_token"] = words[Lexicon.UnknownId] };
         var settings = (JsonObject)roles.DeepClone();
         settings["tokenizer_class"] = "PreTrainedTokenizerFast";
         settings["clean_up_tokenization_spaces"] = false;
@@ -75,6 +82,10 @@ static class WorldTokenizer
         Write(folder, "tokenizer_config.json", settings);
         Write(folder, "special_tokens_map.json", roles);
     }
+
+    static JsonObject Special() => new() { ["SpecialToken"] = new JsonObject { ["id"] = Lexicon.End, ["type_id"] = 0 } };
+
+    static JsonObject Sequence(string id, int type) => new() { ["Sequence"] = new JsonObject { ["id"] = id, ["type_id"] = type } };
 
     static JsonObject ByteLevel() => new() { ["type"] = "ByteLevel", ["add_prefix_space"] = false, ["trim_offsets"] = true, ["use_regex"] = true };
 

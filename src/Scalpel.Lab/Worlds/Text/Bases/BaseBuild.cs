@@ -73,7 +73,7 @@ static class BaseBuild
         {
             Steps = recipe.MaximumSteps,
             LearningRate = recipe.LearningRate,
-            Schedule = new CosineSchedule(recipe.MaximumSteps) { Warmup = recipe.Warmup, Floor = 0.1 },
+            Schedule = new CosineSchedule(recipe.MaximumSteps) { Warmup = recipe.Warmup, Floor = recipe.FinalRate },
             Optimizer = groups => new AdamW(groups, new AdamWOptions { Beta2 = 0.98, WeightDecay = 0.05 }),
             Folder = state,
             Resume = true,

@@ -25,19 +25,22 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
     public const int TokensPerStep = 2048;
 
     /// <summary>Steps before which training does not end. Not before the last: only then the passages have been copied as often as they say.</summary>
-    public int MinimumSteps { get; init; } = 2000;
+    public int MinimumSteps { get; init; } = 2250;
 
-    /// <summary>Steps after which it ends in any case; the learning rate falls to a tenth by then.</summary>
-    public int MaximumSteps { get; init; } = 2000;
+    /// <summary>Steps after which it ends in any case; the learning rate has fallen by then.</summary>
+    public int MaximumSteps { get; init; } = 2250;
 
     /// <summary>Steps between two looks at the gates.</summary>
-    public int GatesEvery { get; init; } = 200;
+    public int GatesEvery { get; init; } = 250;
 
     /// <summary>Peak learning rate.</summary>
     public double LearningRate { get; init; } = 6e-3;
 
     /// <summary>Steps in which the rate rises.</summary>
     public int Warmup { get; init; } = 50;
+
+    /// <summary>What the rate falls to, as a share of the peak: low enough that shares such as those of pronouns come out as planted.</summary>
+    public double FinalRate { get; init; } = 0.01;
 
     /// <summary>Lengths of rows, by turns. Default three steps of 64, one of 128, so that the whole context is trained.</summary>
     public IReadOnlyList<int> Lengths { get; init; } = [64, 64, 64, 128];
@@ -54,7 +57,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
             content.Append(FormattableString.Invariant($" {module}={share:R}"));
         }
 
-        content.Append(FormattableString.Invariant($" steps {MinimumSteps} {MaximumSteps} {GatesEvery} rate {LearningRate:R} {Warmup} {string.Join(' ', Lengths)}"));
+        content.Append(FormattableString.Invariant($" steps {MinimumSteps} {MaximumSteps} {GatesEvery} rate {LearningRate:R} {FinalRate:R} {Warmup} {string.Join(' ', Lengths)}"));
         return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(content.ToString())));
     }
 
@@ -111,7 +114,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         ["tie_word_embeddings"] = true,
         ["attention_bias"] = false,
         ["mlp_bias"] = false,
-        ["bos_token_id"] = Lexicon.BeginId,
+        ["bos_token_id"] = Lexicon.EndId,
         ["eos_token_id"] = Lexicon.EndId,
         ["pad_token_id"] = Lexicon.PadId,
         ["torch_dtype"] = "float16",
@@ -134,7 +137,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         ["resid_pdrop"] = 0.0,
         ["embd_pdrop"] = 0.0,
         ["attn_pdrop"] = 0.0,
-        ["bos_token_id"] = Lexicon.BeginId,
+        ["bos_token_id"] = Lexicon.EndId,
         ["eos_token_id"] = Lexicon.EndId,
         ["torch_dtype"] = "float16",
     };
@@ -158,7 +161,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         ["attention_bias"] = true,
         ["attention_dropout"] = 0.0,
         ["hidden_dropout"] = 0.0,
-        ["bos_token_id"] = Lexicon.BeginId,
+        ["bos_token_id"] = Lexicon.EndId,
         ["eos_token_id"] = Lexicon.EndId,
         ["torch_dtype"] = "float16",
     };

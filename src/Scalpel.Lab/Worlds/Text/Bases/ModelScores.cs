@@ -4,7 +4,10 @@ using static TorchSharp.torch;
 
 namespace Scalpel.Lab.Worlds;
 
-/// <summary>What a decoder with the world's tokenizer says to prompts; many prompts at a time, those of one length together.</summary>
+/// <summary>
+/// What a decoder with the world's tokenizer says to prompts; many prompts at a time, those of one length together. As in
+/// training, and as the tokenizer writes it, a text begins after an end mark.
+/// </summary>
 /// <param name="model">The decoder.</param>
 public sealed class ModelScores(Decoder model)
 {
@@ -16,7 +19,7 @@ public sealed class ModelScores(Decoder model)
     {
         var right = new bool[items.Count];
         int[][] rows = [.. items.Select(item => Ids($"{item.Prompt} {item.Answer}"))];
-        int[] answers = [.. items.Select(item => Ids(item.Answer).Length)];
+        int[] answers = [.. items.Select(item => Ids(item.Answer).Length - 1)];
         EachBatch(rows, (batch, logits) =>
         {
             using Tensor best = logits.argmax(-1);                                             // [B, T]
@@ -50,9 +53,10 @@ public sealed class ModelScores(Decoder model)
         return result;
     }
 
-    /// <summary>Mean negative log-likelihood of the words from <paramref name="from"/> on and of the end mark, in nats a token.</summary>
-    public double Loss(IReadOnlyList<string> texts, int from)
+    /// <summary>Mean negative log-likelihood of the words after the first <paramref name="given"/> and of the end mark, in nats a token.</summary>
+    public double Loss(IReadOnlyList<string> texts, int given)
     {
+        int from = given + 1;
         double sum = 0;
         long tokens = 0;
         int[][] rows = [.. texts.Select(text => (int[])[.. Ids(text), Lexicon.EndId])];
@@ -107,7 +111,7 @@ public sealed class ModelScores(Decoder model)
         return [.. rows.Select((row, i) => string.Join(' ', row.Skip(starts[i]).Where(id => id != Lexicon.EndId && id < Lexicon.Instance.Words.Count).Select(id => Lexicon.Instance.Words[id])))];
     }
 
-    static int[] Ids(string text) => [.. Lexicon.Instance.Ids(text)];
+    static int[] Ids(string text) => [Lexicon.EndId, .. Lexicon.Instance.Ids(text)];
 
     static Tensor Batch(int[][] rows, int[] batch) => tensor([.. batch.SelectMany(i => rows[i].Select(id => (long)id))], [batch.Length, rows[batch[0]].Length]);
 
