@@ -192,6 +192,37 @@ public sealed class TuneCommandTests : IDisposable
     }
 
     [Fact]
+    public void AnInterruptedRunLosesNoStep()
+    {
+        folder.Write("data.jsonl", Texts);
+        string[] line = ["tune", ScalpelProcess.TinyModel, "--data", "data.jsonl", "--steps", "2000", "--run", "run", "--save-every", "5000", "--out", "p.patch.safetensors", "--resume"];
+        using (Process process = ScalpelProcess.Start(folder.Path, line))
+        {
+            Task<string> drained = process.StandardError.ReadToEndAsync();
+            while (!process.HasExited && Lines(folder.At("run/log.jsonl")) < 20)
+            {
+                Thread.Sleep(5);
+            }
+
+            Process.Start("kill", ["-INT", process.Id.ToString(System.Globalization.CultureInfo.InvariantCulture)]).WaitForExit();
+            process.WaitForExit();
+            process.ExitCode.ShouldBe(3);
+        }
+
+        long steps = Lines(folder.At("run/log.jsonl"));
+        File.Exists(folder.At("run/state.safetensors")).ShouldBeTrue();
+        string header = System.Text.Encoding.UTF8.GetString(File.ReadAllBytes(folder.At("run/state.safetensors")).AsSpan(8, 4000));
+        header.ShouldContain($"\"step\":\"{steps}\"");
+    }
+
+    [Fact]
+    public void LessMemoryChangesNoLoss()
+    {
+        double plain = Tuned(Texts, "--steps", "3", "--batch-size", "2", "--learning-rate", "1e-2")["loss"]!.GetValue<double>();
+        Tuned(Texts, "--steps", "3", "--batch-size", "2", "--learning-rate", "1e-2", "--gradient-checkpointing")["loss"]!.GetValue<double>().ShouldBe(plain, 1e-5);
+    }
+
+    [Fact]
     public void PackedTextsAreLearnedAsPaddedOnes()
     {
         double padded = Tuned(Texts, "--steps", "1", "--batch-size", "4")["loss"]!.GetValue<double>();

@@ -35,6 +35,7 @@ sealed class TuneCommand : CliCommand
         string path = call.Get(o.Output), kind = call.Get(o.Method), file = call.Get(o.Data);
         o.Check(call);
         using Decoder decoder = Decoder.Load(call.Model(model), DTypeOf(call, o.BFloat16));
+        decoder.RecomputesLayers = call.Get(o.Recompute);
         RunContext run = call.Context(call.Get(o.Seed));
         int limit = decoder.Config.MaxPositions;
         using TuningData data = TuningData.Read(file, decoder.Tokenizer, limit, call.Get(o.MaxLength), run);
@@ -75,7 +76,7 @@ sealed class TuneCommand : CliCommand
             {
                 result = trainer.Run(task, run);
             }
-            catch (CheckFailedException e) when (last is not null)
+            catch (CheckFailedException e) when (last is not null && tensors.All(IsFinite))
             {
                 failure = e;
                 result = new TrainingResult(last.Step + 1, last.Loss, null, false);
@@ -157,6 +158,12 @@ sealed class TuneCommand : CliCommand
 
         using Patch body = adapter?.ToPatch(decoder, info) ?? Patch.Of(decoder.Source!, info, trained.Select(name => (name, decoder.Parameter(name).alias())));
         return scorer.ToPatch(info, body);
+    }
+
+    static bool IsFinite(TrainableTensor tensor)
+    {
+        using TorchSharp.torch.Tensor finite = tensor.Leaf.isfinite(), all = finite.all();
+        return all.item<bool>();
     }
 
     static string[] Trained(Decoder decoder, string[] targets)

@@ -90,6 +90,8 @@ sealed class TuneOptions
 
     public Option<bool> BFloat16 { get; } = new("--bf16") { Description = "Compute in bfloat16 instead of float32; the trained weights stay float32." };
 
+    public Option<bool> Recompute { get; } = new("--gradient-checkpointing") { Description = "Keep only the states between layers and compute the rest again in the backward pass: less memory, a third more work." };
+
     public Option<string> Output { get; } = new("--out") { Description = $"The patch to write, *{Patch.Suffix}.", HelpName = "PATCH", Required = true };
 
     public Option<bool> Force { get; } = new("--force") { Description = "Replace an existing patch." };
@@ -97,7 +99,7 @@ sealed class TuneOptions
     public IReadOnlyList<Option> All =>
     [
         Data, Method, Loss, Steps, BatchSize, Accumulate, LearningRate, Optimizer, Schedule, Warmup, Decay, Clip, Average, Beta, Smoothing, Gamma, NllWeight, Divergence, TailWeight, Good, Bad, Centring,
-        Rewards, Group, MaxTokens, Temperature, Rank, Alpha, RankStabilised, Target, MaxLength, Packing, HeldOut, EvaluateEvery, Patience, Seed, Folder, SaveEvery, Resume, BFloat16, Output, Force,
+        Rewards, Group, MaxTokens, Temperature, Rank, Alpha, RankStabilised, Target, MaxLength, Packing, HeldOut, EvaluateEvery, Patience, Seed, Folder, SaveEvery, Resume, BFloat16, Recompute, Output, Force,
     ];
 
     /// <summary>Refuses what cannot be used whatever the data is.</summary>

@@ -43,35 +43,46 @@ public sealed class Trainer : IDisposable
         long first = folder is null ? 0 : Restore(folder);
         double loss = double.NaN;
         bool stopped = options.Patience > 0 && sinceBest >= options.Patience || first > 0 && Evaluates(first) && task.IsLearned(first);
-        long step = first;
-        for (; step < options.Steps && !stopped; step++)
+        long done = first;
+        try
         {
-            run.Cancellation.ThrowIfCancellationRequested();
-            StepReport report = Step(task, step);
-            loss = report.Loss;
-            if (Evaluates(step + 1))
+            while (done < options.Steps && !stopped)
             {
-                if (task.Evaluate() is { } value)
+                run.Cancellation.ThrowIfCancellationRequested();
+                StepReport report = Step(task, done);
+                loss = report.Loss;
+                if (Evaluates(done + 1))
                 {
-                    report = report with { Evaluation = value };
-                    Judge(value);
-                    stopped = options.Patience > 0 && sinceBest >= options.Patience;
+                    if (task.Evaluate() is { } value)
+                    {
+                        report = report with { Evaluation = value };
+                        Judge(value);
+                        stopped = options.Patience > 0 && sinceBest >= options.Patience;
+                    }
+
+                    stopped |= task.IsLearned(done + 1);
                 }
 
-                stopped |= task.IsLearned(step + 1);
-            }
+                folder?.Log(report);
+                done++;
+                OnStep?.Invoke(report);
+                if (folder is not null && (done % options.SaveEvery == 0 || done == options.Steps || stopped))
+                {
+                    folder.Save(State(done));
+                }
 
-            folder?.Log(report);
-            OnStep?.Invoke(report);
-            run.Report("training", step + 1, options.Steps, Note(report));
-            if (folder is not null && ((step + 1) % options.SaveEvery == 0 || step + 1 == options.Steps || stopped))
-            {
-                folder.Save(State(step + 1));
+                run.Report("training", done, options.Steps, Note(report));
             }
+        }
+        catch (Exception e) when (folder is not null && e is OperationCanceledException or CheckFailedException)
+        {
+            // Stopped between two steps: nothing that was computed is lost.
+            folder?.SaveIfFinite(State(done));
+            throw;
         }
 
         Finish(stopped);
-        return new TrainingResult(step, loss, best, stopped);
+        return new TrainingResult(done, loss, best, stopped);
     }
 
     /// <summary>Frees the buffers; the tensors keep their values.</summary>

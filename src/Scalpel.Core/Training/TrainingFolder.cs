@@ -51,15 +51,39 @@ sealed class TrainingFolder : IDisposable
 
     public void Save(TrainingState state)
     {
+        if (NotFinite(state) is { } name)
+        {
+            throw new CheckFailedException($"After step {state.Step}, {name} is not finite; the last saved state in {folder} is. Lower the learning rate.");
+        }
+
+        Write(state);
+    }
+
+    /// <summary>Saves what may have gone wrong already; then the state before stays.</summary>
+    public void SaveIfFinite(TrainingState state)
+    {
+        if (NotFinite(state) is null)
+        {
+            Write(state);
+        }
+    }
+
+    static string? NotFinite(TrainingState state)
+    {
         foreach ((string name, Tensor tensor) in state.Tensors)
         {
             using Tensor sum = tensor.sum();
             if (!double.IsFinite(sum.ToDouble()))
             {
-                throw new CheckFailedException($"After step {state.Step}, {name} is not finite; the last saved state in {folder} is. Lower the learning rate.");
+                return name;
             }
         }
 
+        return null;
+    }
+
+    void Write(TrainingState state)
+    {
         log?.Flush(flushToDisk: true);
         SafeTensorsWriter.Write(StatePath, state.Tensors, new Dictionary<string, string>
         {
