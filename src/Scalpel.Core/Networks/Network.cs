@@ -220,8 +220,9 @@ public abstract class Network : IDisposable
         long start = 0;
         foreach ((string name, long length) in parts)
         {
-            using Tensor detached = owned.detach();
-            views.Add(name, (detached.dim() == 0 ? detached.alias() : detached.narrow(0, start, length)).DetachFromDisposeScope());
+            // Detached once more: a part remembers what it is a part of, and with it memory that a Rebind should free.
+            using Tensor detached = owned.detach(), part = detached.dim() == 0 ? detached.alias() : detached.narrow(0, start, length);
+            views.Add(name, part.detach().DetachFromDisposeScope());
             slots.Add(name, new Slot(owned, start, length));
             start += length;
         }
