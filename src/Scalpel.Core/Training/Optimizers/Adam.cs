@@ -1,3 +1,4 @@
+using Scalpel.Numerics;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -52,6 +53,20 @@ public class Adam : Optimizer
     {
         correction1 = 1 - Math.Pow(options.Beta1, Steps);
         correction2 = 1 - Math.Pow(options.Beta2, Steps);
+    }
+
+    private protected override void StepGroup(int index, double rate, double decay)
+    {
+        ParameterGroup group = Groups[index];
+        if (options.AmsGrad || group.Mask is not null || group.Values.dtype != ScalarType.Float32)
+        {
+            base.StepGroup(index, rate, decay);
+            return;
+        }
+
+        Tensor[] moments = [.. FlatState.Select(name => StateOf(index, name, () => zeros(group.Length)))];
+        new AdamPass((float)options.Beta1, (float)options.Beta2, decoupled ? 0 : (float)decay, decoupled ? (float)(1 - rate * decay) : 1,
+            (float)(rate / correction1), (float)Math.Sqrt(correction2), (float)options.Epsilon).Run(group.Values, group.Gradients, moments[0], moments[1]);
     }
 
     private protected override void Update(Tensor values, Tensor gradients, Tensor[] moments, double rate, double decay)
