@@ -23,8 +23,11 @@ readonly unsafe record struct AdamPass(float Beta1, float Beta2, float Penalty, 
         AdamPass pass = this;
         float* w = (float*)StoredTensor.Pointer(values), g = (float*)StoredTensor.Pointer(gradients), m = (float*)StoredTensor.Pointer(mean), v = (float*)StoredTensor.Pointer(square);
         long count = values.numel();
-        var options = new ParallelOptions { MaxDegreeOfParallelism = Math.Max(1, get_num_threads()) };
-        Parallel.For(0, (count + Piece - 1) / Piece, options, i => pass.Run(w + i * Piece, g + i * Piece, m + i * Piece, v + i * Piece, Math.Min(Piece, count - i * Piece)));
+        TensorThreads.Run(checked((int)((count + Piece - 1) / Piece)), part =>
+        {
+            long at = part * Piece;
+            pass.Run(w + at, g + at, m + at, v + at, Math.Min(Piece, count - at));
+        });
     }
 
     void Run(float* w, float* g, float* m, float* v, long count)

@@ -14,7 +14,7 @@ namespace Scalpel.Numerics;
 static unsafe class RowPasses
 {
     const int Width = 8;
-    const long ParallelFrom = 1 << 19;
+    const long ParallelFrom = 1 << 17;
 
     public static bool Covers(ScalarType type) => type is ScalarType.Float32 or ScalarType.BFloat16;
 
@@ -149,7 +149,7 @@ static unsafe class RowPasses
         }
     }
 
-    // Short work is done by the caller: waking another thread would cost as much.
+    // Short work is done by the caller: dividing it would cost as much.
     static void InParts(long rows, long costOfRow, Action<long, long> work)
     {
         int parts = (int)Math.Min(rows, Math.Min(get_num_threads(), rows * costOfRow / ParallelFrom + 1));
@@ -159,7 +159,7 @@ static unsafe class RowPasses
             return;
         }
 
-        Parallel.For(0, parts, new ParallelOptions { MaxDegreeOfParallelism = parts }, i => work(rows * i / parts, rows * (i + 1) / parts));
+        TensorThreads.Run(parts, i => work(rows * i / parts, rows * (i + 1) / parts));
     }
 
     static void Normalise<T>(byte* x, byte* gain, byte* y, float* scales, long start, long end, int n, float epsilon) where T : IStored

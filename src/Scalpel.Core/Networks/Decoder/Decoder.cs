@@ -339,16 +339,27 @@ public sealed partial class Decoder : Network
         }
 
         // The fused product computes masked blocks too; rows taken a block at a time see no later keys to begin with.
+        // Without a graph they are laid side by side as the output's product wants them, [B, T, H, e].
+        bool graph = is_grad_enabled() && (q.requires_grad || key.requires_grad || value.requires_grad);
+        Tensor? whole = graph ? null : empty([q.shape[0], q.shape[2], q.shape[1], value.shape[3]], dtype: q.dtype);
         var blocks = new List<Tensor>();
         Tensor mask = pass.Mask(l).Additive;                                                               // [1, 1, T, T]
         for (int start = 0; start < pass.Count; start += CausalRows)
         {
             int rows = Math.Min(CausalRows, pass.Count - start), end = start + rows;
             Tensor allowed = mask.narrow(2, start, rows).narrow(3, 0, end);
-            blocks.Add(nn.functional.scaled_dot_product_attention(q.narrow(2, start, rows), key.narrow(2, 0, end), value.narrow(2, 0, end), attn_mask: allowed));
+            Tensor block = nn.functional.scaled_dot_product_attention(q.narrow(2, start, rows), key.narrow(2, 0, end), value.narrow(2, 0, end), attn_mask: allowed);
+            if (whole is null)
+            {
+                blocks.Add(block);
+            }
+            else
+            {
+                whole.narrow(1, start, rows).copy_(block.transpose(1, 2));
+            }
         }
 
-        return cat(blocks, 2);
+        return whole?.transpose(1, 2) ?? cat(blocks, 2);
     }
 
     const int CausalRows = 128;
