@@ -22,7 +22,7 @@ public sealed class MergeAndPruneTests : IDisposable
     public void EveryMergeOfTwoTunedPatchesIsAPatchThatAppliesAndReverts()
     {
         string a = Tuned("a", "the cat sat on the mat"), b = Tuned("b", "a dog ran home", "--method", "full");
-        foreach (string method in (string[])["task-arithmetic", "linear", "ties", "dare", "dare-ties", "slerp"])
+        foreach (string method in (string[])["task-arithmetic", "linear", "ties", "ties-mergekit", "dare", "dare-ties", "slerp"])
         {
             string merged = $"{method}.patch.safetensors";
             CommandResult result = Run("merge", ScalpelProcess.TinyModel, a, b, "--method", method, "--out", merged);

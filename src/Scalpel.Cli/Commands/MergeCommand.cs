@@ -14,7 +14,7 @@ sealed class MergeCommand : CliCommand
 {
     readonly Argument<string> model = ModelArgument();
     readonly Argument<string[]> parts = new("PART") { Description = "Patches of the model, or models tuned from it.", Arity = ArgumentArity.OneOrMore };
-    readonly Option<string> method = new("--method") { Description = "task-arithmetic, ties, dare, dare-ties, linear, or slerp (two models).", DefaultValueFactory = _ => "task-arithmetic" };
+    readonly Option<string> method = new("--method") { Description = "task-arithmetic, ties (as its authors wrote it), ties-mergekit, dare, dare-ties, linear, or slerp (two models).", DefaultValueFactory = _ => "task-arithmetic" };
     readonly Option<double[]> weights = new("--weight") { Description = "Weight of a part, one for each in order; 1 by default.", AllowMultipleArgumentsPerToken = true, DefaultValueFactory = _ => [] };
     readonly Option<double> density = new("--density") { Description = "Share of each change's entries that stay, for ties and dare.", DefaultValueFactory = _ => 0.5 };
     readonly Option<double?> lambda = new("--lambda") { Description = "Factor on the merged change, 1 by default; for slerp the place between the two, 0.5 by default." };
@@ -41,12 +41,12 @@ sealed class MergeCommand : CliCommand
         MergeMethod merge = kind switch
         {
             "task-arithmetic" => MergeMethod.TaskArithmetic,
-            "ties" => MergeMethod.Ties,
+            "ties" or "ties-mergekit" => MergeMethod.Ties,
             "dare" => MergeMethod.DareLinear,
             "dare-ties" => MergeMethod.DareTies,
             "linear" => MergeMethod.Linear,
             "slerp" => MergeMethod.Slerp,
-            _ => throw new BadInputException($"The method '{kind}' is not known; known are task-arithmetic, ties, dare, dare-ties, linear, slerp."),
+            _ => throw new BadInputException($"The method '{kind}' is not known; known are task-arithmetic, ties, ties-mergekit, dare, dare-ties, linear, slerp."),
         };
         if (w.Length != given.Length)
         {
@@ -74,7 +74,7 @@ sealed class MergeCommand : CliCommand
             call.Refuse(lambda, chosen);
         }
 
-        if (merge == MergeMethod.Slerp)
+        if (merge == MergeMethod.Slerp || kind == "ties")
         {
             call.Refuse(weights, chosen);
         }
@@ -132,6 +132,11 @@ sealed class MergeCommand : CliCommand
             return PatchAlgebra.Compose([.. open.Select(part => part.Patch!)], [.. w.Select(value => value * scale)]).Patch.With(info);
         }
 
+        if (call.Get(method) == "ties")
+        {
+            return Patch.Of(checkpoint, info, WholeTies(checkpoint, open, factor, call.Get(density), run));
+        }
+
         using var generator = new Generator(run.Seed, CPU);
         return Patch.Of(checkpoint, info, Merged(checkpoint, open, w, merge, factor, call.Get(density), generator, run));
     }
@@ -157,6 +162,41 @@ sealed class MergeCommand : CliCommand
             }
 
             yield return (names[i], merged);
+        }
+    }
+
+    // Trimmed over the whole model, as the authors do, but read tensor by tensor.
+    static IEnumerable<(string Name, Tensor After)> WholeTies(Checkpoint checkpoint, MergedPart[] open, double factor, double density, RunContext run)
+    {
+        string[] names = [.. checkpoint.Tensors.Values.Where(entry => StoredTensor.NaturalType(entry.Type) is ScalarType.Float64 or ScalarType.Float32 or ScalarType.Float16 or ScalarType.BFloat16)
+            .Select(entry => entry.Name).Order(StringComparer.Ordinal)];
+        Tensor? Change(int index, int part)
+        {
+            if (!open[part].Touches(names[index]))
+            {
+                return null;
+            }
+
+            using Tensor from = checkpoint.Read(names[index], ScalarType.Float32), tensor = open[part].Read(names[index], from);
+            return tensor - from;
+        }
+
+        WholeModelTies ties = WholeModelTies.Prepare(names.Length, open.Length, Change, [.. names.Select(name => checkpoint.Entry(name).Shape.Aggregate(1L, (a, b) => a * b))], density, run);
+        for (int i = 0; i < names.Length; i++)
+        {
+            if (!open.Any(part => part.Touches(names[i])))
+            {
+                continue;
+            }
+
+            run.Report("merging", i, names.Length);
+            Tensor after;
+            using (var scope = NewDisposeScope())
+            {
+                after = (checkpoint.Read(names[i], ScalarType.Float32) + ties.Merge([.. open.Select((_, part) => Change(i, part))]) * factor).DetachFromDisposeScope();
+            }
+
+            yield return (names[i], after);
         }
     }
 

@@ -16,6 +16,8 @@ public sealed class Trainer : IDisposable
     Tensor[] bestValues = [];
     double? best;
     int sinceBest;
+    // Whether the weights are beyond the steps that are counted.
+    bool ahead;
 
     /// <summary>Prepares a run over the given tensors; their memory moves into flat buffers.</summary>
     /// <exception cref="BadInputException">There is no tensor, or an option cannot be used.</exception>
@@ -65,6 +67,7 @@ public sealed class Trainer : IDisposable
 
                 folder?.Log(report);
                 done++;
+                ahead = false;
                 OnStep?.Invoke(report);
                 if (folder is not null && (done % options.SaveEvery == 0 || done == options.Steps || stopped))
                 {
@@ -74,7 +77,7 @@ public sealed class Trainer : IDisposable
                 run.Report("training", done, options.Steps, Note(report));
             }
         }
-        catch (Exception e) when (folder is not null && e is OperationCanceledException or CheckFailedException)
+        catch (Exception e) when (folder is not null && !ahead && e is OperationCanceledException or CheckFailedException)
         {
             // Stopped between two steps: nothing that was computed is lost.
             folder?.SaveIfFinite(State(done));
@@ -132,6 +135,7 @@ public sealed class Trainer : IDisposable
         }
 
         double rate = options.LearningRate * options.Schedule.Factor(step);
+        ahead = true;
         optimizer.Step(rate);
         for (int i = 0; i < averages.Length; i++)
         {
