@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 
 namespace Scalpel.Methods.Editing;
 
-/// <summary>Options of <see cref="AlphaEdit"/>. What is null follows the model: the official values for the models of the paper, tuned ones for SmolLM2-135M, proportional ones for others.</summary>
+/// <summary>Options of <see cref="AlphaEdit"/>. What is null follows the model: the official values for the models of the paper, values tried on known facts of SmolLM2-135M, proportional ones for others.</summary>
 public sealed record AlphaEditOptions
 {
     /// <summary>Layers over which the change is spread, ascending; SmolLM2-135M: 4–8, Llama: 4–8.</summary>

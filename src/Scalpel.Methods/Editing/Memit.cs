@@ -5,7 +5,7 @@ using static TorchSharp.torch;
 
 namespace Scalpel.Methods.Editing;
 
-/// <summary>Options of <see cref="Memit"/>. What is null follows the model: the official values for the models of the papers, tuned ones for SmolLM2-135M, proportional ones for others.</summary>
+/// <summary>Options of <see cref="Memit"/>. What is null follows the model: the official values for the models of the papers, values tried on known facts of SmolLM2-135M, proportional ones for others.</summary>
 public sealed record MemitOptions
 {
     /// <summary>Layers over which the change is spread, ascending; SmolLM2-135M: 4–8, gpt2-xl: 13–17, Llama-2-7B: 4–8.</summary>

@@ -6,7 +6,7 @@ using static TorchSharp.torch;
 
 namespace Scalpel.Methods.Editing;
 
-/// <summary>Options of <see cref="Rome"/>. What is null follows the model: the official values for the models of the papers, tuned ones for SmolLM2-135M, proportional ones for others.</summary>
+/// <summary>Options of <see cref="Rome"/>. What is null follows the model: the official values for the models of the papers, values tried on known facts of SmolLM2-135M, proportional ones for others.</summary>
 public sealed record RomeOptions
 {
     /// <summary>Layer whose down projection is edited; SmolLM2-135M: 5, gpt2-xl: 17, Llama-2-7B: 5.</summary>
