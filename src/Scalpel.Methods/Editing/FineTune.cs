@@ -33,7 +33,7 @@ public sealed record FineTuneOptions
     /// <summary>Whether each weight stays within a distance of its start (FT-L) or goes free (FT).</summary>
     public bool Constrained { get; init; } = true;
 
-    /// <summary>That distance. Paper: 5e-4 (gpt2-xl), 5e-5 (GPT-J, Llama).</summary>
+    /// <summary>That distance. Paper: 5e-4 (gpt2-xl), 5e-5 (GPT-J, Llama); SmolLM2-135M: 1e-2.</summary>
     public double? NormConstraint { get; init; }
 
     /// <summary>What is minimised; the default is teacher-forced.</summary>
