@@ -67,8 +67,9 @@ public sealed partial class Decoder
 
             above = Attention(above.contiguous());
             normed = queryKeyValue.NeedsInput ? RowPasses.RmsNorm(input, layer.AttentionNorm!.Gain!, layer.AttentionNorm.Epsilon) : input;
+            Tensor last = queryKeyValue.BackwardInput(above);
             queryKeyValue.BackwardWeight(above, normed);
-            Normalise(layer.AttentionNorm!, input, scales, queryKeyValue.BackwardInput(above), gradient);
+            Normalise(layer.AttentionNorm!, input, scales, last, gradient);
         }
 
         public void Dispose()
@@ -155,16 +156,25 @@ public sealed partial class Decoder
         /// <summary>A product, by itself or, with adapters, as a graph of its own.</summary>
         sealed class Product(Linear linear, LayerTape tape)
         {
-            Tensor? graphInput, graphOutput;
+            Tensor? graphInput, graphOutput, hidden, hiddenGradient;
+            LowRankTerm? term;
 
-            /// <summary>Whether it keeps its input itself.</summary>
-            public bool HasGraph => linear.Adapters.Count > 0;
+            bool HasGraph => linear.Adapters.Count > 0 && term is null;
 
             /// <summary>Whether the backward pass needs the input again.</summary>
-            public bool NeedsInput => !HasGraph && linear.Weight.requires_grad;
+            public bool NeedsInput => !HasGraph && (linear.Weight.requires_grad || term is not null);
 
             public Tensor Forward(Tensor x)
             {
+                term = linear.Adapters.Count == 1 ? linear.Adapters[0].LowRank(x.dtype, linear.Outputs) : null;
+                if (term is not null)
+                {
+                    tape.Keep(term.Down);
+                    tape.Keep(term.Up);
+                    hidden = tape.Keep(x.mm(term.Down.t()));
+                    return linear.Product(x).addmm_(hidden, term.Up.t(), 1, 1);
+                }
+
                 if (!HasGraph)
                 {
                     return linear.Apply(x);
@@ -180,7 +190,14 @@ public sealed partial class Decoder
             {
                 if (!HasGraph)
                 {
-                    return gradient.mm(linear.Weight);
+                    Tensor result = gradient.mm(linear.Weight);
+                    if (term is null)
+                    {
+                        return result;
+                    }
+
+                    hiddenGradient = tape.Keep(gradient.mm(term.Up));
+                    return result.addmm_(hiddenGradient, term.Down, 1, 1);
                 }
 
                 graphOutput!.backward([gradient]);
@@ -194,6 +211,8 @@ public sealed partial class Decoder
                     return;
                 }
 
+                // After BackwardInput, which finds the gradient between the two factors.
+                term?.AddGradients(hiddenGradient!.t().mm(x), gradient.t().mm(hidden!));
                 if (linear.Weight.requires_grad)
                 {
                     ExplicitGradient.AddProduct(linear.Weight, gradient.t(), x);

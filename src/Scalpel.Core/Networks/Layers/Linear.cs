@@ -34,7 +34,8 @@ sealed class Linear(Tensor weight, Tensor? bias, bool transposed = false)
         return y;
     }
 
-    Tensor Product(Tensor x)
+    /// <summary>[..., in] → [..., out], without adapters.</summary>
+    public Tensor Product(Tensor x)
     {
         if (!transposed)
         {

@@ -10,7 +10,18 @@ interface ILinearAdapter
     /// <param name="y">What it gives without this adapter, [..., out].</param>
     /// <param name="linear">The product.</param>
     Tensor Apply(Tensor x, Tensor y, Linear linear);
+
+    /// <summary>What it adds as one product of low rank, for passes whose backward pass is written out; null when it is none.</summary>
+    /// <param name="type">Of the arithmetic.</param>
+    /// <param name="outputs">Of the product that it joins.</param>
+    LowRankTerm? LowRank(ScalarType type, long outputs) => null;
 }
+
+/// <summary>x Downᵀ Upᵀ beside a product.</summary>
+/// <param name="Down">[r, in].</param>
+/// <param name="Up">[out, r], scales included.</param>
+/// <param name="AddGradients">Takes the gradients by both.</param>
+sealed record LowRankTerm(Tensor Down, Tensor Up, Action<Tensor, Tensor> AddGradients);
 
 /// <summary>Changes the embedding of tokens.</summary>
 interface IEmbeddingAdapter

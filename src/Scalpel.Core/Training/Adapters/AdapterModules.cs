@@ -131,6 +131,42 @@ sealed class AdaptedProduct(Adapter adapter, IReadOnlyList<(AdapterModule Module
     public Tensor Apply(Tensor x, Tensor y, Linear linear) =>
         parts.All(part => part.Module is LoraModule { Magnitude: null }) ? AddLowRank(x, y) : ByRows(x, y, linear);
 
+    public LowRankTerm? LowRank(ScalarType type, long outputs)
+    {
+        if (adapter.SampleScales is not null || !parts.All(part => part.Module is LoraModule { Magnitude: null, Bias: null }))
+        {
+            return null;
+        }
+
+        LoraModule[] modules = [.. parts.Select(part => (LoraModule)part.Module)];
+        long rank = modules.Sum(m => m.Down.shape[0]);
+        Tensor down = empty([rank, modules[0].Down.shape[1]], dtype: type), up = zeros([outputs, rank], dtype: type);
+        ForEach((m, start, before) =>
+        {
+            Down(down, m, before).copy_(m.Down.detach());
+            Up(up, m, start, before).copy_(m.Up.detach() * (m.Scale * adapter.Weight));
+        });
+        return new LowRankTerm(down, up, (downGradient, upGradient) => ForEach((m, start, before) =>
+        {
+            ExplicitGradient.Add(m.Down, Down(downGradient, m, before));
+            ExplicitGradient.Add(m.Up, Up(upGradient, m, start, before) * (m.Scale * adapter.Weight));
+        }));
+
+        static Tensor Down(Tensor whole, LoraModule m, long before) => whole.narrow(0, before, m.Down.shape[0]);
+
+        static Tensor Up(Tensor whole, LoraModule m, long start, long before) => whole.narrow(0, start, m.Up.shape[0]).narrow(1, before, m.Up.shape[1]);
+
+        void ForEach(Action<LoraModule, long, long> action)
+        {
+            long before = 0;
+            for (int i = 0; i < modules.Length; i++)
+            {
+                action(modules[i], parts[i].Start, before);
+                before += modules[i].Down.shape[0];
+            }
+        }
+    }
+
     // One thin product serves all of A, one all of B, whose blocks see their own rank only.
     Tensor AddLowRank(Tensor x, Tensor y)
     {
