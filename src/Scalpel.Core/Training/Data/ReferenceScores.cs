@@ -58,9 +58,14 @@ public sealed class ReferenceScores
         }
 
         float[] values = [.. all];
-        using (Tensor saved = tensor(values), offsets = tensor(starts))
+        try
         {
+            using Tensor saved = tensor(values), offsets = tensor(starts);
             SafeTensorsWriter.Write(file, new Dictionary<string, Tensor> { ["log_probs"] = saved, ["starts"] = offsets }, new Dictionary<string, string>());
+        }
+        catch (BadInputException)
+        {
+            // Without a cache the next run computes them again.
         }
 
         return new ReferenceScores(values, starts);
