@@ -24,6 +24,17 @@ public sealed class TokenizerTests
     }
 
     [Fact]
+    public void AnEmptyTokenInAByteLevelVocabularyIsCarriedAlong()
+    {
+        string file = Path.Combine(Directory.CreateTempSubdirectory("scalpel tokenizer ").FullName, "tokenizer.json");
+        File.WriteAllText(file, """{"pre_tokenizer": {"type": "ByteLevel"}, "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "": 3, "ab": 2}, "merges": ["a b"]}}""");
+        Tokenizer tokenizer = Tokenizer.Load(file);
+        tokenizer.Encode("ab").Ids.ShouldBe([2]);
+        tokenizer.IdToToken(3).ShouldBe("");
+        Directory.Delete(Path.GetDirectoryName(file)!, recursive: true);
+    }
+
+    [Fact]
     public void AGgufFilesOwnVocabularyGivesTheSameTokens()
     {
         using GgufFile file = GgufFile.Open(Directory.GetFiles(Repository.SmolLM2, "*.gguf").Single());

@@ -49,7 +49,7 @@ sealed class BytePairModel : TokenModel
         bytes = vocabulary.ByteTokens();
         foreach ((string text, int id) in vocabulary.All)
         {
-            if (text.Length <= 2 && Rune.TryGetRuneAt(text, 0, out Rune rune) && rune.Utf16SequenceLength == text.Length)
+            if (text.Length is 1 or 2 && Rune.TryGetRuneAt(text, 0, out Rune rune) && rune.Utf16SequenceLength == text.Length)
             {
                 single[rune.Value] = id;
             }
