@@ -22,11 +22,11 @@ public sealed class ShippedBaseTests
         BaseRecipe recipe = BaseRecipe.Named(name);
         var card = (JsonObject)JsonNode.Parse(File.ReadAllText(Path.Combine(Folder(name), "world.json")))!;
         card["recipe"]!.GetValue<string>().ShouldBe(recipe.Hash(World, null), "the recipe or the world changed; build the base again");
-        // The gate of stories is missed by a hundredth of a nat; the card and the page on worlds say so.
-        card["gates"]!.AsArray().ShouldAllBe(gate => gate!["holds"]!.GetValue<bool>() || gate["measure"]!.GetValue<string>() == "story excess");
+        // text-S misses the gate of stories by a hundredth of a nat; the card and the page on worlds say so.
+        card["gates"]!.AsArray().ShouldAllBe(gate => gate!["holds"]!.GetValue<bool>() || name == "text-S" && gate["measure"]!.GetValue<string>() == "story excess");
         World.BaseFolder(name, RunContext.WithSeed(0)).ShouldBe(Folder(name));
         using Decoder model = Decoder.Load(World.Base(name, RunContext.WithSeed(0)));
-        Gate[] quick = [.. recipe.Gates.Where(gate => gate.Measure is "cloze" or "question" or "near" or "holdout above chance" or "common" or "exposure 128" or "kin deviation")];
+        Gate[] quick = [.. recipe.Gates.Where(gate => gate.Measure is "cloze" or "question" or "near" or "holdout above chance" or "common" or "provoked toxic" or "exposure 128" or "kin deviation")];
         new BaseGates(World).Measure(model, quick).ShouldAllBe(result => result.Holds);
         Fact fact = World.Facts("core")[0];
         model.Tokenizer.Encode(fact.Prompt(), addSpecial: false).Ids.ShouldBe(Lexicon.Instance.Ids(fact.Prompt()));
