@@ -75,7 +75,8 @@ public sealed class HelpExampleTests : IDisposable
                 if (words[1] is "patch" or "data" or "world" && words.Length > 2)
                 {
                     // "scalpel patch inspect, verify, sign" names several.
-                    foreach (string inner in words.Skip(2).TakeWhile(word => char.IsLower(word[0])))
+                    int last = Array.FindIndex(words, 2, word => !word.EndsWith(','));
+                    foreach (string inner in words[2..(last < 0 ? words.Length : last + 1)].Where(word => char.IsLower(word[0])))
                     {
                         commands.ShouldContain($"{words[1]} {inner.TrimEnd(',')}", $"{Path.GetFileName(page)}: {code}");
                     }

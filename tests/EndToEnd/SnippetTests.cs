@@ -1,5 +1,6 @@
 using System.Text.RegularExpressions;
 using Scalpel.Generation;
+using Scalpel.Lab.Worlds;
 using Scalpel.Methods.Editing;
 using Scalpel.Networks;
 using Scalpel.Patches;
@@ -51,6 +52,25 @@ public sealed partial class SnippetTests : IDisposable
         using SentenceEncoder encoder = SentenceEncoder.Load("assets/models/all-MiniLM-L6-v2");
         using Tensor vectors = encoder.Encode(["A man is eating food.", "Someone has lunch."]);   // [2, 384]
         vectors.shape.ShouldBe([2, 384]);
+    }
+
+    [Fact]
+    public void FactsOfTheTextWorldAndItsBaseModels()
+    {
+        TextWorld world = TextWorld.Create(1);
+        Fact fact = world.Facts("core", "home")[0];
+        fact.Prompt();                        // "zoba pisan lives in", the object follows
+        fact.Paraphrases(Wording.Near);       // a new prefix before known wordings
+        fact.Paraphrases(Wording.Far);        // wordings that no training shows
+        fact.Neighbours();                    // other people with the same answer
+        FactEdit edit = fact.ToEdit();        // a request for an editor: the counterfactual, paraphrases, neighbours
+        TextCorpus stream = world.Corpus(TextMixture.Default, exclude: "forget10");
+        stream.ShouldNotBeNull();
+        edit.Subject.ShouldNotBeEmpty();
+
+        var run = new RunContext();
+        using Decoder model = Decoder.Load(world.Base("text-S", run));
+        model.Config.Layers.ShouldBe(4);
     }
 
     [Fact]
