@@ -21,6 +21,11 @@ sealed class ContinuationScores(Decoder model, RunContext run)
     /// <summary>One score a pair, in order.</summary>
     public Continuation[] Of(IReadOnlyList<(string Prompt, string Answer)> pairs, string stage)
     {
+        if (pairs.Count == 0)
+        {
+            return [];
+        }
+
         (long[] Ids, int From)[] rows = [.. pairs.Select(pair => Row(pair.Prompt, pair.Answer))];
         var result = new Continuation[pairs.Count];
         int done = 0;
