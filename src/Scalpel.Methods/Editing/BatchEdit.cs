@@ -5,6 +5,60 @@ using static TorchSharp.torch;
 
 namespace Scalpel.Methods.Editing;
 
+/// <summary>What <see cref="Memit"/> and <see cref="AlphaEdit"/> have in common. What is null follows the model: the official values for the models of the papers, values tried on known facts of SmolLM2-135M, proportional ones for others.</summary>
+public abstract record BatchEditOptions
+{
+    private protected BatchEditOptions()
+    {
+    }
+
+    /// <summary>Layers over which the change is spread, ascending; SmolLM2-135M: 4–8, gpt2-xl: 13–17, Llama-2-7B: 4–8.</summary>
+    public IReadOnlyList<int>? Layers { get; init; }
+
+    /// <summary>Facts solved for together; by default all (batch). Fewer: the batches follow each other (sequential); AlphaEdit protects the earlier ones.</summary>
+    public int? BatchSize { get; init; }
+
+    /// <summary>Evaluations of the loss in the search for a target vector; the last is not followed by an update. Papers: 20 (gpt2-xl), 25.</summary>
+    public int? Steps { get; init; }
+
+    /// <summary>Adam's rate in that search. Papers: 0.5, AlphaEdit on Llama 0.1.</summary>
+    public double? LearningRate { get; init; }
+
+    /// <summary>Weight of ‖δ‖/‖h‖² in the loss. Papers: 0.5, Llama 0.001.</summary>
+    public double? WeightDecay { get; init; }
+
+    /// <summary>Largest ‖δ‖ in multiples of ‖h‖. Papers: 0.75, Llama 4.</summary>
+    public double? ClampFactor { get; init; }
+
+    /// <summary>Weight of the divergence on "{subject} is a". Papers: 0.0625.</summary>
+    public double DriftFactor { get; init; } = 0.0625;
+
+    /// <summary>Plain text over which C is gathered; by default text that the model writes itself.</summary>
+    public string? CovarianceText { get; init; }
+
+    /// <summary>Tokens over which C is gathered. At least twice the MLP's width.</summary>
+    public int CovarianceTokens { get; init; } = StatisticsText.DefaultTokens;
+
+    internal void Check(string method)
+    {
+        OptionChecks.Search(method, Steps, LearningRate, WeightDecay, ClampFactor, DriftFactor);
+        OptionChecks.Layers(method, Layers, BatchSize);
+    }
+
+    internal StatisticsText Text => new(CovarianceText, CovarianceTokens);
+
+    internal VectorSearch Search(EditPreset preset, int layer) => new()
+    {
+        Layer = layer,
+        Site = VectorSite.BlockOutput,
+        Steps = Steps ?? preset.Steps,
+        LearningRate = LearningRate ?? preset.LearningRate,
+        WeightDecay = WeightDecay ?? preset.BatchDecay,
+        ClampNormFactor = ClampFactor ?? preset.BatchClamp,
+        DriftFactor = DriftFactor,
+    };
+}
+
 /// <summary>
 /// What MEMIT and AlphaEdit share: facts in batches, the search for their target vectors, the spread over layers, and the
 /// sum of all changes as one patch.
@@ -12,16 +66,17 @@ namespace Scalpel.Methods.Editing;
 static class BatchEdit
 {
     /// <summary>Runs all batches one after another and gives the patch.</summary>
-    /// <param name="batchSize">Facts solved for together; null for all.</param>
     /// <param name="adjust">The method's solution for a layer.</param>
     /// <param name="after">What the method keeps of a batch once it is written; may be null.</param>
     public static Patch Run(
-        Decoder model, IReadOnlyList<FactEdit> edits, IReadOnlyList<int> layers, VectorSearch search, IReadOnlyList<IReadOnlyList<string>> contexts, int? batchSize,
-        string method, object options, Spread.Adjust adjust, Action<IReadOnlyList<EditTokens>>? after, RunContext run)
+        Decoder model, IReadOnlyList<FactEdit> edits, IReadOnlyList<int> layers, string method, BatchEditOptions options, EditPreset preset,
+        Spread.Adjust adjust, Action<IReadOnlyList<EditTokens>>? after, RunContext run)
     {
         using var scope = NewDisposeScope();
+        VectorSearch search = options.Search(preset, layers[^1]);
+        IReadOnlyList<IReadOnlyList<string>> contexts = ModelText.MemitContexts(model, run);
         EditTokens[] tokens = [.. edits.Select(edit => FactTokens.Of(model, edit, contexts))];
-        int size = batchSize ?? edits.Count;
+        int size = options.BatchSize ?? edits.Count;
         EditMode mode = edits.Count == 1 ? EditMode.Single : size >= edits.Count ? EditMode.Batch : EditMode.Sequential;
         var evidence = new EditEvidence(mode, layers);
         var changes = new List<LayerChange>();

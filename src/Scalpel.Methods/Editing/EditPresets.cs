@@ -20,7 +20,6 @@ sealed record EditPreset(
     double BatchDecay, double BatchClamp, double? Lambda, double? NullSpaceThreshold, int FineTuneLayer, double NormConstraint)
 {
     /// <summary>The preset for a model.</summary>
-    /// <exception cref="BadInputException">Its MLP is a mixture, or normalised after the down projection, where closed-form edits do not hold.</exception>
     public static EditPreset For(Decoder model)
     {
         DecoderConfig c = model.Config;
@@ -39,22 +38,27 @@ sealed record EditPreset(
         };
     }
 
-    /// <summary>Refuses models in which a change of the down projection does not add to the residual stream as the methods assume.</summary>
-    public static void RequireAdditiveMlp(Decoder model, string method, params int[] layers)
+    /// <summary>Refuses models whose layers do not have one down projection.</summary>
+    public static void RequireOneMlp(Decoder model, string method, params int[] layers)
     {
         if (model.Config.Experts > 0)
         {
             throw new BadInputException($"{method} edits the one down projection of a layer, {model.Config.ModelType} has {model.Config.Experts} experts in each; edit it with fine-tuning of a named tensor.");
         }
 
-        if (model.Parameters.Keys.Any(name => name.Contains("post_feedforward_layernorm", StringComparison.Ordinal)))
-        {
-            throw new BadInputException($"{method} needs the down projection's output to be added as it is; {model.Config.ModelType} normalises it first. Use ft instead.");
-        }
-
         foreach (int layer in layers)
         {
             model.Role(Role.Down, layer);
+        }
+    }
+
+    /// <summary>Refuses models in which a change of a down projection does not add to the residual stream, which spreading one over layers needs.</summary>
+    public static void RequireAdditiveMlp(Decoder model, string method, int[] layers)
+    {
+        RequireOneMlp(model, method, layers);
+        if (model.DownTap != "mlp.output")
+        {
+            throw new BadInputException($"{method} needs the down projection's output to be added as it is; {model.Config.ModelType} normalises it first. Use rome or ft instead.");
         }
     }
 }

@@ -36,7 +36,7 @@ sealed record RankOne(LayerChange Change, Tensor KStar, Tensor U, FoundVector Fo
         Tensor kStar = keys.mean([0]);
         Tensor direction = factor is null ? kStar : ClosedForm.Solve(factor, kStar.unsqueeze(1)).squeeze(1);
         Tensor u = (direction / direction.norm()).to_type(ScalarType.Float32);
-        Tensor[] bare = LookupStates.Read(model, [tokens.Bare], search.Layer, "mlp.activation", "mlp.output");
+        Tensor[] bare = LookupStates.Read(model, [tokens.Bare], search.Layer, "mlp.activation", model.DownTap);
         (Tensor kBare, Tensor vBare) = (bare[0][0].to_type(ScalarType.Float32), bare[1][0].to_type(ScalarType.Float32));
         (Tensor key, Tensor value) = consistency == KeyConsistency.Official ? (kBare, vBare) : (kStar, Mapped(model, view, kStar));
         Tensor denominator = key.dot(u);

@@ -72,7 +72,7 @@ public sealed class Rome : IEditor
         OptionChecks.Facts(edits);
         EditPreset preset = EditPreset.For(model);
         int layer = options.Layer ?? preset.RomeLayer;
-        EditPreset.RequireAdditiveMlp(model, "ROME", layer);
+        EditPreset.RequireOneMlp(model, "ROME", layer);
         using var scope = NewDisposeScope();
         IReadOnlyList<string> contexts = options.Contexts ?? ModelText.RomeContexts(model, run);
         EditTokens[] tokens = [.. edits.Select(edit => FactTokens.Of(model, edit, [contexts]))];

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using Scalpel.Networks;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -20,6 +21,9 @@ sealed class VectorBatch : IDisposable
     List<int> active;
     EditRow[] rows = [];
     Tensor ids, mask, positions, hidden, delta, first, second;
+    // Where the MLP's output is normalised before it is added: the down projection's output at the lookup token and what
+    // the normalised sum is added to, [R, 1, d]. Else null: δ adds to the block's output.
+    Tensor? down, middle;
     Selected selected;
     Pass pass;
     int step;
@@ -62,8 +66,7 @@ sealed class VectorBatch : IDisposable
         active = [.. Enumerable.Range(0, facts.Length)];
         cache = new KeyValueCache(model.Config.Layers);
         using var scope = NewDisposeScope();
-        (ids, mask, positions, hidden) = Prefix();
-        (ids, mask, positions, hidden) = (Own(ids), Own(mask), Own(positions), Own(hidden));
+        Prefix();
         delta = Own(zeros([facts.Length, model.Config.Width]));
         first = Own(zeros_like(delta));
         second = Own(zeros_like(delta));
@@ -146,9 +149,9 @@ sealed class VectorBatch : IDisposable
         pass.Dispose();
         cache.Dispose();
         selected.Dispose();
-        foreach (Tensor owned in (Tensor[])[ids, mask, positions, hidden, delta, first, second])
+        foreach (Tensor? owned in (Tensor?[])[ids, mask, positions, hidden, down, middle, delta, first, second])
         {
-            owned.Dispose();
+            owned?.Dispose();
         }
     }
 
@@ -169,7 +172,7 @@ sealed class VectorBatch : IDisposable
     {
         int width = model.Config.Width, layers = model.Config.Layers, columns = (int)hidden.shape[1];
         Tensor summand = parameter.to_type(model.DType).index_select(0, selected.RowFacts).unsqueeze(1);
-        Tensor x = hidden.narrow(1, 0, 1) + summand;                                                  // [R, 1, d]
+        Tensor x = down is null ? hidden.narrow(1, 0, 1) + summand : middle! + model.MlpSummand(search.Layer, down + summand); // [R, 1, d]
         x = columns == 1 ? x : cat([x, hidden.narrow(1, 1, columns - 1)], 1);                        // [R, S, d]
         int lossLayer = Math.Clamp(search.LossLayer ?? layers - 1, search.Layer, layers - 1);
         Tensor read = model.RunLayers(x, search.Layer + 1, lossLayer + 1, pass);
@@ -197,7 +200,8 @@ sealed class VectorBatch : IDisposable
     }
 
     // What does not depend on δ: the cache of all tokens before the lookup, and the edited block's output from it on.
-    (Tensor Ids, Tensor Mask, Tensor Positions, Tensor Hidden) Prefix()
+    [MemberNotNull(nameof(ids), nameof(mask), nameof(positions), nameof(hidden))]
+    void Prefix()
     {
         using var noGrad = no_grad();
         rows = [.. facts.SelectMany(fact => fact.Tokens.Values.Append(fact.Tokens.Drift))];
@@ -215,25 +219,34 @@ sealed class VectorBatch : IDisposable
 
         cache.Frozen = true;
         (Tensor suffixIds, Tensor suffixMask, Tensor suffixPositions) = Columns(after, (row, c) => row.Lookup + c);
+        (ids, mask, positions) = (Own(suffixIds), Own(suffixMask), Own(suffixPositions));
+        bool normalised = search.Site == VectorSite.MlpOutput && model.DownTap != "mlp.output";
         using var taps = new Taps();
-        string tap = $"layers.{search.Layer}.{(search.Site == VectorSite.MlpOutput ? "mlp.output" : "output")}";
+        string layer = $"layers.{search.Layer}.", tap = layer + (search.Site == VectorSite.MlpOutput ? model.DownTap : "output");
         taps.Read(tap);
-        using Pass pass = model.Prepare(suffixIds, suffixMask, suffixPositions, cache, taps);
-        Tensor output;
-        using (var inner = NewDisposeScope())
+        if (normalised)
         {
-            output = model.RunLayers(model.Embed(suffixIds, pass), 0, search.Layer + 1, pass).MoveToOuterDisposeScope();
+            taps.Read(layer + "middle");
         }
 
-        pass.End();
+        using (var inner = NewDisposeScope())
+        using (Pass pass = model.Prepare(ids, mask, positions, cache, taps))
+        {
+            hidden = Own(model.RunLayers(model.Embed(ids, pass), 0, search.Layer + 1, pass));
+            pass.End();
+            if (normalised)
+            {
+                down = Own(taps[tap].narrow(1, 0, 1).clone());
+                middle = Own(taps[layer + "middle"].narrow(1, 0, 1).clone());
+            }
+        }
+
         for (int f = 0, row = 0; f < facts.Length; row += facts[f].Tokens.Values.Count + 1, f++)
         {
             facts[f].Initial = taps[tap][row, 0].to_type(ScalarType.Float32).clone().DetachFromDisposeScope();
             using Tensor norm = facts[f].Initial.norm();
             facts[f].InitialNorm = norm.ToDouble();
         }
-
-        return (suffixIds, suffixMask, suffixPositions, output);
     }
 
     (Tensor Ids, Tensor Mask, Tensor Positions) Columns(int count, Func<EditRow, int, int> index)
@@ -314,6 +327,12 @@ sealed class VectorBatch : IDisposable
         Keep(ref mask, rowIndex);
         Keep(ref positions, rowIndex);
         Keep(ref hidden, rowIndex);
+        if (down is not null && middle is not null)
+        {
+            Keep(ref down, rowIndex);
+            Keep(ref middle, rowIndex);
+        }
+
         Keep(ref delta, factIndex);
         Keep(ref first, factIndex);
         Keep(ref second, factIndex);

@@ -87,6 +87,54 @@ public sealed class EditorTests : IDisposable
         ((written - wanted).norm() / wanted.norm()).ToDouble().ShouldBeLessThan(1e-4);
     }
 
+    // Also where the MLP's output is normalised before it is added.
+    [Theory]
+    [InlineData("methods/_models/llama-a")]
+    [InlineData("methods/_models/gpt2-a")]
+    [InlineData("decoders/_models/gptj")]
+    [InlineData("decoders/_models/gemma2")]
+    [InlineData("decoders/_models/gemma3-text")]
+    [InlineData("decoders/_models/olmo2")]
+    public void TheFoundVectorDoesInTheWholeModelWhatTheSearchSaysAndIsWrittenExactly(string folder)
+    {
+        using var scope = NewDisposeScope();
+        using Decoder decoder = Decoder.Load(Repository.Reference(folder));
+        int layer = decoder.Config.Layers - 2;
+        string tap = $"layers.{layer}.{(decoder.TapNames.Contains("layers.{l}.mlp.down") ? "mlp.down" : "mlp.output")}";
+        long[] prompt = [11, 23, 42, 7], target = [31, 5];
+        var bare = new EditRow(prompt, 2, []);
+        var tokens = new EditTokens
+        {
+            Values = [new EditRow([.. prompt, target[0]], 2, [new EditTarget(3, target[0]), new EditTarget(4, target[1])])],
+            Drift = new EditRow([11, 23, 42, 9], 2, []),
+            Keys = [[bare]],
+            Bare = bare,
+        };
+        using RankOne one = RankOne.Compute(decoder, tokens, Search() with { Layer = layer }, null, KeyConsistency.Averaged, run);
+        double Loss(Tensor summand)
+        {
+            using var noGrad = no_grad();
+            using var taps = new Taps().Add(tap, summand, TapSelector.At(2));
+            using Tensor log = decoder.Forward(tensor([.. prompt, target[0]]).unsqueeze(0), taps: taps).log_softmax(-1)[0];
+            return -(log[3, target[0]] + log[4, target[1]]).ToDouble() / 2;
+        }
+
+        one.Found.Losses[0][1].ShouldBe(Loss(zeros_like(one.Found.Delta)), 1e-5);
+        one.Found.Losses[^1][1].ShouldBe(Loss(one.Found.Delta), 1e-5);
+        one.Found.Losses[^1][1].ShouldBeLessThan(one.Found.Losses[0][1]);
+
+        using var written = new Written();
+        written.Add(one.Change.View, one.Change.Change());
+        using var read = new Taps().Read(tap);
+        using (no_grad())
+        {
+            decoder.Forward(tensor(prompt).unsqueeze(0), taps: read);
+        }
+
+        Tensor wanted = one.Found.Value();
+        ((read[tap][0, 2] - wanted).norm() / wanted.norm()).ToDouble().ShouldBeLessThan(1e-4);
+    }
+
     [Fact]
     public void WithTheBarePromptAloneBothKindsOfKeyConsistencyAreOne()
     {

@@ -404,11 +404,17 @@ public sealed partial class Decoder : Network
         Tensor output = layer.Router is null ? Feed(layer.Mlps[0], x, pass, (leaf, value) => pass.At(l, "mlp." + leaf, value)) : Mixture(l, layer, x, pass);
         if (layer.AfterMlpNorm is not null)
         {
-            output = layer.AfterMlpNorm.Apply(output);
+            output = layer.AfterMlpNorm.Apply(layer.Router is null ? pass.At(l, "mlp.down", output) : output);
         }
 
         return pass.At(l, "mlp.output", output).MoveToOuterDisposeScope();
     }
+
+    /// <summary>The tap, below <c>layers.l.</c>, of what the down projection gives.</summary>
+    internal string DownTap => names.AfterMlpNorm is null ? "mlp.output" : "mlp.down";
+
+    /// <summary>What is added to the residual stream for an output of layer l's down projection: it itself, or normalised where the family does so.</summary>
+    internal Tensor MlpSummand(int l, Tensor down) => layers[l].AfterMlpNorm?.Apply(down) ?? down;
 
     Tensor Feed(Mlp mlp, Tensor x, Pass pass, Func<string, Tensor, Tensor> at)
     {
@@ -489,6 +495,7 @@ public sealed partial class Decoder : Network
             .. new[] { "query_raw", "key_raw", "query", "key", "value", "key_ungrouped", "value_ungrouped", "score", "pattern", "head_value", "head_output", "output" }.Select(leaf => $"attention.{leaf}"),
             .. Config.Experts > 0 ? new[] { "moe.router_logits", "moe.router_weights", "moe.experts.{j}.gate", "moe.experts.{j}.up", "moe.experts.{j}.activation" }
                 : Config.Gated ? ["mlp.gate", "mlp.up", "mlp.activation"] : ["mlp.up", "mlp.activation"],
+            .. names.AfterMlpNorm is null || Config.Experts > 0 ? Array.Empty<string>() : ["mlp.down"],
             "mlp.output",
         ];
         foreach (string leaf in leaves)
