@@ -109,6 +109,24 @@ public sealed class BadInputTests : IDisposable
         Directory.EnumerateFileSystemEntries(folder.Path).Select(Path.GetFileName).ShouldBe(["file"]);
     }
 
+    // There is no such model: whoever looks at the place first does not get that far.
+    [Theory]
+    [InlineData("file/a.patch.safetensors", "is a file", "edit", "no-model", "--subject", "cat", "--prompt", "The {} sat on the", "--target", "mat")]
+    [InlineData("a.safetensors", ".patch.safetensors", "edit", "no-model", "--subject", "cat", "--prompt", "The {} sat on the", "--target", "mat")]
+    [InlineData("a.safetensors", ".patch.safetensors", "tune", "no-model", "--data", "no-data.jsonl")]
+    [InlineData("a.safetensors", ".patch.safetensors", "prune", "no-model")]
+    [InlineData("a.safetensors", ".patch.safetensors", "merge", "no-model", "no-part", "--method", "linear")]
+    [InlineData("file/folder", "is a file", "locate", "no-model", "--subject", "cat", "--prompt", "The {} sat on the")]
+    [InlineData("folder", "is a folder", "evaluate", "no-model", "--patch", "no-patch", "--requests", "no-facts")]
+    [InlineData("folder.npy", "is a folder", "embed", "no-model", "a text")]
+    public void WhereAResultCannotGoIsSaidBeforeTheWork(string place, string finding, params string[] command)
+    {
+        folder.Write("file", "x");
+        Directory.CreateDirectory(folder.At("folder"));
+        Directory.CreateDirectory(folder.At("folder.npy"));
+        RefusedWith(ScalpelProcess.Run(folder.Path, [.. command, "--out", place]), finding);
+    }
+
     [Fact]
     public void AnExistingResultIsNotReplacedUnlessForced()
     {

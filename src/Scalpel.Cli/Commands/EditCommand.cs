@@ -35,12 +35,7 @@ sealed class EditCommand : CliCommand
 
     public override void Execute(Invocation call)
     {
-        string path = call.Get(output);
-        if (File.Exists(path) && !call.Get(force))
-        {
-            throw new BadInputException($"{path} exists already; choose another file or add --force to replace it.");
-        }
-
+        string path = Destination.Patch(call.Get(output), call.Get(force));
         IReadOnlyList<FactEdit> facts = Facts(call);
         IEditor editor = MethodRegistry.Create<IEditor>(call.Get(method), OptionBinder.FromPairs(call.Get(set)));
         using Decoder decoder = Decoder.Load(call.Model(model));

@@ -50,9 +50,9 @@ sealed class EmbedCommand : CliCommand
             throw new BadInputException($"--out is {file}; the name must end in .npy or .safetensors.");
         }
 
-        if (file is not null && Path.Exists(file) && !call.Get(force))
+        if (file is not null)
         {
-            throw new BadInputException($"{file} exists already; choose another file or add --force to replace it.");
+            Destination.File(file, call.Get(force));
         }
 
         string[] texts = Texts(call);

@@ -34,17 +34,13 @@ sealed class EvaluateCommand : CliCommand
 
     public override void Execute(Invocation call)
     {
-        if (call.Get(output) is { } taken && File.Exists(taken) && !call.Get(force))
-        {
-            throw new BadInputException($"{taken} exists already; choose another file or add --force to replace it.");
-        }
-
+        string? path = call.Get(output) is { } given ? Destination.File(given, call.Get(force)) : null;
         IReadOnlyList<FactEdit> facts = FactFile.Read(call.Get(requests));
         using Patch change = Patch.Load(call.Get(patch));
         using Decoder decoder = Decoder.Load(call.Model(model));
         var options = new EditEvaluationOptions { Text = call.Get(text) is { } file ? TextFile.Read(file) : null, FluencyFacts = call.Get(fluency) };
         Scorecard card = new EditEvaluation(options).Run(decoder, change, facts, call.Context(call.Get(seed)));
-        if (call.Get(output) is { } path)
+        if (path is not null)
         {
             AtomicFile.WriteText(path, card.ToJson().ToJsonString(new() { WriteIndented = true }) + "\n");
         }

@@ -34,25 +34,15 @@ sealed class LocateCommand : CliCommand
 
     public override void Execute(Invocation call)
     {
-        if (call.Get(output) is { } folder && Path.Exists(folder) && !call.Get(force))
-        {
-            throw new BadInputException($"{folder} exists already; choose another folder or add --force to replace it.");
-        }
-
+        string? folder = call.Get(output) is { } given ? Destination.Folder(given, call.Get(force)) : null;
         using Decoder decoder = Decoder.Load(call.Model(model));
         CausalTrace trace = new CausalTracing(new CausalTracingOptions { Samples = call.Get(samples) })
-            .Trace(decoder, call.Get(subject), call.Get(prompt), call.Context(call.Get(seed)));
-        if (call.Get(target) is { } expected && !expected.Trim().StartsWith(trace.Answer.Trim(), StringComparison.OrdinalIgnoreCase))
-        {
-            throw new BadInputException(FormattableString.Invariant(
-                $"The model answers “{trace.Answer.Trim()}” (probability {trace.High:0.000}), not “{expected.Trim()}”, so there is no such fact to locate; leave out --target to trace its own answer."));
-        }
-
+            .Trace(decoder, call.Get(subject), call.Get(prompt), call.Context(call.Get(seed)), call.Get(target));
         IReadOnlyList<HeatMap> maps = TraceFigures.Of(trace);
         var json = (JsonObject)TraceJson.Write(trace);
-        if (call.Get(output) is { } destination)
+        if (folder is not null)
         {
-            AtomicFolder.Write(destination, call.Get(force), partial =>
+            AtomicFolder.Write(folder, call.Get(force), partial =>
             {
                 AtomicFile.WriteText(Path.Combine(partial, "trace.json"), json.ToJsonString(new() { WriteIndented = true }) + "\n");
                 AtomicFile.WriteText(Path.Combine(partial, "report.html"), ReportWriter.ToHtml(Report(call, decoder, trace, maps)));

@@ -35,7 +35,7 @@ sealed class MergeCommand : CliCommand
 
     public override void Execute(Invocation call)
     {
-        string path = call.Get(output), kind = call.Get(method);
+        string path = Destination.Patch(call.Get(output), call.Get(force)), kind = call.Get(method);
         string[] given = call.Get(parts);
         double[] w = call.Get(weights) is { Length: > 0 } own ? own : [.. given.Select(_ => 1.0)];
         MergeMethod merge = kind switch
@@ -87,11 +87,6 @@ sealed class MergeCommand : CliCommand
         if (call.Get(density) is not (> 0 and <= 1))
         {
             throw new BadInputException($"--density is {call.Get(density)}; it must lie above 0 and at most at 1.");
-        }
-
-        if (File.Exists(path) && !call.Get(force))
-        {
-            throw new BadInputException($"{path} exists already; choose another file or add --force to replace it.");
         }
 
         using Checkpoint checkpoint = Checkpoint.Open(call.Model(model));

@@ -35,12 +35,7 @@ sealed class PruneCommand : CliCommand
 
     public override void Execute(Invocation call)
     {
-        string path = call.Get(output), kind = call.Get(method);
-        if (File.Exists(path) && !call.Get(force))
-        {
-            throw new BadInputException($"{path} exists already; choose another file or add --force to replace it.");
-        }
-
+        string path = Destination.Patch(call.Get(output), call.Get(force)), kind = call.Get(method);
         if (kind == "magnitude")
         {
             foreach (Option option in (Option[])[data, rows, length])

@@ -105,17 +105,7 @@ sealed class TuneOptions
     /// <summary>Refuses what cannot be used whatever the data is.</summary>
     public void Check(Invocation call)
     {
-        string path = call.Get(Output), kind = call.Get(Method);
-        if (File.Exists(path) && !call.Get(Force))
-        {
-            throw new BadInputException($"{path} exists already; choose another file or add --force to replace it.");
-        }
-
-        if (!path.EndsWith(Patch.Suffix, StringComparison.Ordinal))
-        {
-            throw new BadInputException($"--out is {path}; the name of a patch ends with {Patch.Suffix}.");
-        }
-
+        string path = Destination.Patch(call.Get(Output), call.Get(Force)), kind = call.Get(Method);
         if (kind is not ("lora" or "dora" or "ia3" or "full"))
         {
             throw new BadInputException($"The method '{kind}' is not known; known are lora, dora, ia3 and full.");

@@ -83,8 +83,9 @@ public sealed class CausalTracing
     /// <param name="subject">What the fact is about.</param>
     /// <param name="prompt">The beginning of a sentence with one {} where the subject stands.</param>
     /// <param name="run">Seed of the noise, progress, cancellation.</param>
-    /// <exception cref="BadInputException">The prompt lacks exactly one {} or the subject is empty.</exception>
-    public CausalTrace Trace(Decoder model, string subject, string prompt, RunContext run)
+    /// <param name="expected">What the model shall answer; null for whatever it answers.</param>
+    /// <exception cref="BadInputException">The prompt lacks exactly one {}, the subject is empty, or the model answers something else.</exception>
+    public CausalTrace Trace(Decoder model, string subject, string prompt, RunContext run, string? expected = null)
     {
         new FactEdit(subject, prompt, "-").Validated();
         using var scope = NewDisposeScope();
@@ -94,11 +95,18 @@ public sealed class CausalTracing
         using var generator = new Generator(run.Seed, CPU);
         Tensor noise = randn([options.Samples, last + 1 - first, model.Config.Width], generator: generator) * level;
         using var trace = new TraceRun(model, tensor(ids).unsqueeze(0), (first, last + 1), noise, "output", "mlp.output", "attention.output");
+        string answer = model.Tokenizer.Decode([(int)trace.Answer]);
+        if (expected is not null && !expected.Trim().StartsWith(answer.Trim(), StringComparison.OrdinalIgnoreCase))
+        {
+            throw new BadInputException(FormattableString.Invariant(
+                $"The model answers “{answer.Trim()}” (probability {trace.High:0.000}), not “{expected.Trim()}”, so there is no such fact to locate; leave out the target to trace its own answer."));
+        }
+
         return new CausalTrace
         {
             Tokens = [.. ids.Select(id => model.Tokenizer.Decode([(int)id]))],
             Subject = (first, last + 1),
-            Answer = model.Tokenizer.Decode([(int)trace.Answer]),
+            Answer = answer,
             High = trace.High,
             Low = trace.Low,
             NoiseLevel = level,

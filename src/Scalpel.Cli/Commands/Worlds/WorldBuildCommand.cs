@@ -32,9 +32,9 @@ sealed class WorldBuildCommand : CliCommand
     public override void Execute(Invocation call)
     {
         string? target = call.Get(output);
-        if (target is not null && Path.Exists(target) && !call.Get(force))
+        if (target is not null)
         {
-            throw new BadInputException($"{target} exists already; choose another folder or add --force to replace it.");
+            Destination.Folder(target, call.Get(force));
         }
 
         TextWorld text = WorldOptions.Create(call, world, seed);

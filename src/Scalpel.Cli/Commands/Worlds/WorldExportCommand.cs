@@ -29,12 +29,7 @@ sealed class WorldExportCommand : CliCommand
 
     public override void Execute(Invocation call)
     {
-        string path = call.Get(output);
-        if (File.Exists(path) && !call.Get(force))
-        {
-            throw new BadInputException($"{path} exists already; choose another file or add --force to replace it.");
-        }
-
+        string path = Destination.File(call.Get(output), call.Get(force));
         IReadOnlyList<TextRecord> records = WorldOptions.Create(call, world, seed).Module(call.Get(module), WorldOptions.SplitOf(call.Get(split)), call.Get(count));
         AtomicFile.Write(path, stream =>
         {
