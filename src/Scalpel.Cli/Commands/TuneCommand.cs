@@ -55,8 +55,8 @@ sealed class TuneCommand : CliCommand
         using IDisposable? attached = adapter?.AttachTo(decoder);
         string[] trained = adapter is null ? Trained(decoder, call.Get(o.Target)) : [];
         using RewardModel? scorer = objective.Family == TuningFamily.Reward ? NewScorer(decoder, run.Seed) : null;
-        // The policy's divergence is from the model as it was.
-        using FrozenTensors? frozen = adapter is null && objective.Family == TuningFamily.Policy && objective.PolicyOptions().Beta != 0 ? new FrozenTensors(decoder, trained) : null;
+        using FrozenTensors? frozen = adapter is null && objective.ComparesWhileTraining ? new FrozenTensors(decoder, trained) : null;
+        Func<IDisposable>? asBefore = adapter is not null ? adapter.Suspend : frozen is not null ? frozen.Swap : null;
         IReward[] rewards = [.. call.Get(o.Rewards).Select(Rewards.Parse)];
         TrainingResult result;
         CheckFailedException? failure = null;
@@ -66,8 +66,8 @@ sealed class TuneCommand : CliCommand
             RowTask Task(TuningData rows, IReadOnlyList<TokenRow>? packedRows, RowTask? heldOut) => objective.Family switch
             {
                 TuningFamily.Reward => new RewardTask(scorer!, rows.Pairs, call.Get(o.BatchSize), call.Get(o.Accumulate), run.Seed, objective.Centring) { HeldOut = heldOut },
-                TuningFamily.Policy => new PolicyTask(decoder, rows, rewards, call.Get(o.BatchSize), call.Get(o.Accumulate), run.Seed, objective.PolicyOptions(), adapter is not null ? adapter.Suspend : frozen is not null ? frozen.Swap : null) { HeldOut = heldOut },
-                _ => objective.CreateTask(decoder, rows, call.Get(o.BatchSize), call.Get(o.Accumulate), run, packedRows, heldOut),
+                TuningFamily.Policy => new PolicyTask(decoder, rows, rewards, call.Get(o.BatchSize), call.Get(o.Accumulate), run.Seed, objective.PolicyOptions(), asBefore) { HeldOut = heldOut },
+                _ => objective.CreateTask(decoder, rows, call.Get(o.BatchSize), call.Get(o.Accumulate), run, packedRows, heldOut, asBefore),
             };
             RowTask task = Task(data, packed, held is null ? null : Task(held, null, null));
             IReadOnlyList<TrainableTensor> tensors = [.. adapter?.Trainable(decoder) ?? TrainableTensor.Of(decoder, trained), .. scorer is null || trained.Contains("score.weight") ? [] : scorer.Trainable()];

@@ -109,6 +109,7 @@ public sealed class Trainer : IDisposable
         double loss = 0;
         var metrics = new Dictionary<string, double>();
         var losses = new double[options.Accumulation];
+        var measured = new Dictionary<string, int>();
         for (int part = 0; part < options.Accumulation; part++)
         {
             using var scope = NewDisposeScope();
@@ -124,8 +125,15 @@ public sealed class Trainer : IDisposable
             loss += losses[part];
             foreach ((string name, double value) in objective.Metrics)
             {
-                metrics[name] = metrics.GetValueOrDefault(name) + value / options.Accumulation;
+                metrics[name] = metrics.GetValueOrDefault(name) + value;
+                measured[name] = measured.GetValueOrDefault(name) + 1;
             }
+        }
+
+        // Some are known in some passes only, such as the reward of good answers.
+        foreach ((string name, int count) in measured)
+        {
+            metrics[name] /= count;
         }
 
         double norm = options.MaxGradNorm is { } largest ? GradientClipping.ByNorm(parameters.Groups, largest) : GradientClipping.Norm(parameters.Groups);

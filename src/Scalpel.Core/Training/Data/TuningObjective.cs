@@ -94,7 +94,8 @@ public sealed record TuningObjective
         _ => "nll",
     };
 
-    static string[] Known => ["nll", "dft", .. Direct, "kto", "apo_zero_unpaired", .. Pairwise, "rrhf", "reward", .. Policies];
+    /// <summary>All names.</summary>
+    internal static IReadOnlyList<string> Known => ["nll", "dft", .. Direct, "kto", "apo_zero_unpaired", .. Pairwise, "rrhf", "reward", .. Policies];
 
     double B => Beta ?? Name switch { "simpo" or "cpo_simpo" => 2, "alphapo" => 2.5, "sigmoid_norm" => 5, "rloo" => 0.05, _ => Family == TuningFamily.Policy ? 0 : 0.1 };
 
@@ -126,6 +127,9 @@ public sealed record TuningObjective
         throw new BadInputException($"The loss {Name} learns from {wanted}, but {file} holds the layout {data.LayoutName}; its loss is {DefaultFor(data.Layout)}.");
     }
 
+    /// <summary>Whether the model as it was is needed in every step: for the divergence of a policy, and for kto's mismatched answers.</summary>
+    public bool ComparesWhileTraining => Name == "kto" || Family == TuningFamily.Policy && B != 0;
+
     /// <summary>The task, for all families but reward and policy gradients, which need more than the model and the data.</summary>
     /// <param name="model">The decoder, with what is to be trained still as it was.</param>
     /// <param name="data">What to learn.</param>
@@ -134,7 +138,8 @@ public sealed record TuningObjective
     /// <param name="run">Seed of the order, progress of the reference scores and their cache.</param>
     /// <param name="packed">Rows of texts to take instead of the data's own; null for those.</param>
     /// <param name="heldOut">The task on data that is evaluated; null for none.</param>
-    public RowTask CreateTask(Decoder model, TuningData data, int batch, int parts, RunContext run, IReadOnlyList<TokenRow>? packed = null, RowTask? heldOut = null)
+    /// <param name="asBefore">Brings the model into the state before training until the result is disposed; see <see cref="ComparesWhileTraining"/>.</param>
+    public RowTask CreateTask(Decoder model, TuningData data, int batch, int parts, RunContext run, IReadOnlyList<TokenRow>? packed = null, RowTask? heldOut = null, Func<IDisposable>? asBefore = null)
     {
         ulong seed = run.Seed;
         switch (Family)
@@ -153,7 +158,7 @@ public sealed record TuningObjective
                 }
 
                 return new JudgedTask(model, answers, batch, parts, seed, ReferenceScores.Of(model, JudgedTask.Rows(answers), run),
-                    new KtoOptions { Beta = B, DesirableWeight = Weights.Good, UndesirableWeight = Weights.Bad, AgainstZero = Name != "kto" }) { HeldOut = heldOut };
+                    new KtoOptions { Beta = B, DesirableWeight = Weights.Good, UndesirableWeight = Weights.Bad, AgainstZero = Name != "kto" }, asBefore) { HeldOut = heldOut };
             case TuningFamily.Ranking:
                 return new RankingTask(model, data.Answers, batch, parts, seed) { HeldOut = heldOut };
             case TuningFamily.Pair when Name == "orpo":

@@ -106,7 +106,8 @@ public static class DirectPreference
     /// <param name="mask">[2B, T] over tokens, 1 = part of the answer.</param>
     /// <param name="options">Which losses.</param>
     /// <param name="pairWeights">[B] factors of the pairs' losses without gradient (WPO), or null.</param>
-    public static Objective Loss(Tensor logProbs, Tensor reference, Tensor mask, DirectPreferenceOptions? options = null, Tensor? pairWeights = null)
+    /// <param name="items">What the sum over the chosen answers' tokens (sft) is divided by; by default their number in this batch. In an accumulation window the mean of its batches, so that the mean of the losses is that of one large batch.</param>
+    public static Objective Loss(Tensor logProbs, Tensor reference, Tensor mask, DirectPreferenceOptions? options = null, Tensor? pairWeights = null, double? items = null)
     {
         options ??= new();
         Check(options);
@@ -141,7 +142,7 @@ public static class DirectPreference
                 DirectPreferenceLoss.ApoZero => 1 - (chosen * beta).sigmoid() + (rejected * beta).sigmoid(),
                 DirectPreferenceLoss.ApoDown => (chosen * beta).sigmoid() + 1 - (delta * beta).sigmoid(),
                 DirectPreferenceLoss.Discopop => Blend(delta * beta, options.DiscopopTau),
-                _ => CrossEntropy(logProbs, inner),
+                _ => CrossEntropy(logProbs, inner, items),
             };
             if (pairWeights is not null)
             {
@@ -242,10 +243,12 @@ public static class DirectPreference
         return -logsigmoid(x) * (1 - share) + (-x).exp() * share;
     }
 
-    static Tensor CrossEntropy(Tensor logProbs, Tensor mask)
+    /// <summary>−Σ log p of the chosen answers' tokens over their number, or over <paramref name="items"/>.</summary>
+    internal static Tensor CrossEntropy(Tensor logProbs, Tensor mask, double? items)
     {
         (Tensor chosen, _) = Halves(logProbs);
         (Tensor chosenMask, _) = Halves(mask);
-        return (TokenScores.Masked(chosen, chosenMask).sum() / chosenMask.sum()).neg();
+        Tensor sum = TokenScores.Masked(chosen, chosenMask).sum().neg();
+        return items is { } count ? sum / count : sum / chosenMask.sum();
     }
 }

@@ -36,16 +36,30 @@ public static class Kto
         (Tensor LogProbs, Tensor Reference, Tensor Mask)? mismatched = null)
     {
         options ??= new();
-        using var scope = NewDisposeScope();
-        Tensor sums = Sum(logProbs, mask), ratio = sums - Sum(reference, mask), good = desirable.ne(0);
         double z = 0;
         if (!options.AgainstZero)
         {
             (Tensor policy, Tensor frozen, Tensor other) = mismatched
                 ?? throw new BadInputException("KTO needs mismatched pairs for its reference point; use batches of at least 2, or the loss apo_zero_unpaired.");
-            z = Math.Max(0, TokenScores.Mean(Sum(policy, other) - Sum(frozen, other)));
+            z = Math.Max(0, Ratios(policy, frozen, other).Average());
         }
 
+        return Loss(logProbs, reference, mask, desirable, options, z);
+    }
+
+    /// <summary>The log-ratio of each answer to the reference, summed over its tokens.</summary>
+    internal static double[] Ratios(Tensor logProbs, Tensor reference, Tensor mask)
+    {
+        using var noGrad = no_grad();
+        using var scope = NewDisposeScope();
+        return [.. (Sum(logProbs, mask) - Sum(reference, mask)).to_type(ScalarType.Float64).data<double>()];
+    }
+
+    /// <summary>The loss at a given reference point.</summary>
+    internal static Objective Loss(Tensor logProbs, Tensor reference, Tensor mask, Tensor desirable, KtoOptions options, double z)
+    {
+        using var scope = NewDisposeScope();
+        Tensor sums = Sum(logProbs, mask), ratio = sums - Sum(reference, mask), good = desirable.ne(0);
         Tensor sign = good.to_type(ratio.dtype) * 2 - 1;
         Tensor weight = where(good, options.DesirableWeight, options.UndesirableWeight).to_type(ratio.dtype);
         Tensor loss = (weight * (1 - ((ratio - z) * sign * options.Beta).sigmoid())).mean();

@@ -49,7 +49,8 @@ public static class ReferenceFree
     /// <param name="logits">[2B, T, vocabulary].</param>
     /// <param name="labels">[2B, T], −100 on prompt and padding.</param>
     /// <param name="options">Which loss.</param>
-    public static Objective Contrast(Tensor logits, Tensor labels, ContrastiveOptions? options = null)
+    /// <param name="items">What the sum over the chosen answers' tokens is divided by; by default their number in this batch. In an accumulation window the mean of its batches.</param>
+    public static Objective Contrast(Tensor logits, Tensor labels, ContrastiveOptions? options = null, double? items = null)
     {
         options ??= new();
         using var scope = NewDisposeScope();
@@ -70,7 +71,7 @@ public static class ReferenceFree
         double nll = 0;
         if (options.NllWeight != 0)
         {
-            Tensor term = CrossEntropy(logProbs, mask);
+            Tensor term = DirectPreference.CrossEntropy(logProbs, mask, items);
             nll = TokenScores.Mean(term);
             loss = loss + term * options.NllWeight;
         }
@@ -84,14 +85,15 @@ public static class ReferenceFree
     /// <param name="attention">[2B, T], 0 on padding.</param>
     /// <param name="labels">[2B, T], −100 on prompt and padding.</param>
     /// <param name="beta">Weight of the odds ratio. Default 0.1.</param>
-    public static Objective OddsRatio(Tensor logits, Tensor ids, Tensor attention, Tensor labels, double beta = 0.1)
+    /// <param name="items">What the sum over the tokens of prompts and chosen answers is divided by; by default their number in this batch. In an accumulation window the mean of its batches.</param>
+    public static Objective OddsRatio(Tensor logits, Tensor ids, Tensor attention, Tensor labels, double beta = 0.1, double? items = null)
     {
         using var scope = NewDisposeScope();
         Tensor mask = labels[.., 1..].ne(TokenScores.Ignored), all = attention[.., 1..].ne(0);
         Tensor logProbs = TokenScores.Shifted(logits, ids);
         (Tensor chosen, Tensor rejected) = DirectPreference.Halves(TokenScores.Masked(logProbs, mask).sum(1) / mask.sum(1));
         Tensor odds = chosen - rejected - (TokenScores.LogOneMinusExp(chosen) - TokenScores.LogOneMinusExp(rejected));
-        Tensor ratio = logsigmoid(odds), nll = CrossEntropy(TokenScores.Masked(logProbs, all), all);
+        Tensor ratio = logsigmoid(odds), nll = DirectPreference.CrossEntropy(logProbs, all, items);
         Dictionary<string, double> metrics = Metrics(logits[.., ..^1], chosen, rejected, chosen * beta, rejected * beta, TokenScores.Mean(nll));
         metrics["log_odds_ratio"] = TokenScores.Mean(ratio);
         metrics["log_odds_chosen"] = TokenScores.Mean(odds);
@@ -136,13 +138,6 @@ public static class ReferenceFree
     }
 
     static Tensor Reward(Tensor score, double alpha) => alpha == 0 ? score : (1 - (score * -alpha).exp()) / alpha;
-
-    static Tensor CrossEntropy(Tensor logProbs, Tensor mask)
-    {
-        (Tensor chosen, _) = DirectPreference.Halves(logProbs);
-        (Tensor chosenMask, _) = DirectPreference.Halves(mask);
-        return (chosen.sum() / chosenMask.sum()).neg();
-    }
 
     static Dictionary<string, double> Metrics(Tensor logits, Tensor chosen, Tensor rejected, Tensor chosenReward, Tensor rejectedReward, double nll)
     {
