@@ -61,7 +61,7 @@ sealed unsafe partial class MappedFile : IDisposable
     void GiveBack()
     {
         Interlocked.Exchange(ref read, 0);
-        if (OperatingSystem.IsLinux() && start == (byte*)view!.SafeMemoryMappedViewHandle.DangerousGetHandle())
+        if (OperatingSystem.IsLinux())
         {
             _ = Advise(start, (nuint)Length, DontNeed);
         }

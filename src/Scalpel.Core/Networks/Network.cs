@@ -147,6 +147,21 @@ public abstract class Network : IDisposable
         GC.SuppressFinalize(this);
     }
 
+    /// <summary>Opens a checkpoint for a network that then owns it; when the network cannot be made, it is closed again.</summary>
+    private protected static T Open<T>(string path, Func<Checkpoint, T> load)
+    {
+        Checkpoint checkpoint = Checkpoint.Open(path);
+        try
+        {
+            return load(checkpoint);
+        }
+        catch
+        {
+            checkpoint.Dispose();
+            throw;
+        }
+    }
+
     /// <summary>Frees the tensors but leaves the checkpoint open.</summary>
     private protected void DisposeTensors()
     {

@@ -29,19 +29,7 @@ public sealed partial class Decoder
     /// <param name="path">The folder or file.</param>
     /// <param name="dtype">Type of weights and arithmetic: float32 (default), bfloat16, or float64.</param>
     /// <exception cref="BadInputException">It is malformed, incomplete, or of an unknown family.</exception>
-    public static Decoder Load(string path, ScalarType dtype = ScalarType.Float32)
-    {
-        Checkpoint checkpoint = Checkpoint.Open(path);
-        try
-        {
-            return Load(checkpoint, dtype);
-        }
-        catch
-        {
-            checkpoint.Dispose();
-            throw;
-        }
-    }
+    public static Decoder Load(string path, ScalarType dtype = ScalarType.Float32) => Open(path, checkpoint => Load(checkpoint, dtype));
 
     /// <summary>Loads from an open checkpoint, which the decoder then owns.</summary>
     public static Decoder Load(Checkpoint checkpoint, ScalarType dtype = ScalarType.Float32)

@@ -27,19 +27,7 @@ public sealed partial class Encoder
     /// <param name="path">The folder or file.</param>
     /// <param name="dtype">Type of weights and arithmetic.</param>
     /// <exception cref="BadInputException">It is malformed, incomplete, or of an unknown family.</exception>
-    public static Encoder Load(string path, ScalarType dtype = ScalarType.Float32)
-    {
-        Checkpoint checkpoint = Checkpoint.Open(path);
-        try
-        {
-            return Load(checkpoint, dtype);
-        }
-        catch
-        {
-            checkpoint.Dispose();
-            throw;
-        }
-    }
+    public static Encoder Load(string path, ScalarType dtype = ScalarType.Float32) => Open(path, checkpoint => Load(checkpoint, dtype));
 
     /// <summary>Loads from an open checkpoint, which the encoder then owns.</summary>
     public static Encoder Load(Checkpoint checkpoint, ScalarType dtype = ScalarType.Float32)
