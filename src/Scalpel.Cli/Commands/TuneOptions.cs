@@ -187,7 +187,7 @@ sealed class TuneOptions
         return call.Get(Method) switch
         {
             "full" => null,
-            "ia3" => Adapter.CreateIa3(decoder, targets.Length > 0 ? targets : ["k_proj", "v_proj"], targets.Length > 0 ? [] : ["down_proj"]),
+            "ia3" => targets.Length > 0 ? Adapter.CreateIa3(decoder, targets, []) : Adapter.CreateIa3(decoder),
             var kind => Adapter.CreateLora(decoder, new LoraOptions
             {
                 Rank = call.Get(Rank),

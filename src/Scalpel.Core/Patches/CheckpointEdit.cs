@@ -12,7 +12,7 @@ namespace Scalpel.Patches;
 /// Writes one edited checkpoint: files that the patch does not touch are copied, tensors that keep type and shape are written
 /// over in a copy of their file, files whose layout changes are written anew. What undoes it is collected on the way.
 /// </summary>
-sealed class CheckpointEdit(Checkpoint checkpoint, Patch patch, string folder, ApplyOptions options, RunContext run, FileStore store) : IDisposable
+sealed class CheckpointEdit(Checkpoint checkpoint, Patch patch, string contentHash, string folder, ApplyOptions options, RunContext run, FileStore store) : IDisposable
 {
     static readonly JsonSerializerOptions Indented = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
@@ -376,7 +376,7 @@ sealed class CheckpointEdit(Checkpoint checkpoint, Patch patch, string folder, A
         var info = new PatchInfo
         {
             Method = "undo",
-            Options = new JsonObject { ["of"] = patch.Info.Method, ["patch"] = patch.ContentHash, ["scale"] = options.Scale.ToString(CultureInfo.InvariantCulture) },
+            Options = new JsonObject { ["of"] = patch.Info.Method, ["patch"] = contentHash, ["scale"] = options.Scale.ToString(CultureInfo.InvariantCulture) },
             Created = patch.Info.Created,
         };
         string? single = Directory.Exists(checkpoint.Location) ? null : Path.GetFileName(checkpoint.Files[0]);

@@ -66,7 +66,7 @@ public static partial class PatchFiles
         ApplyReport? report = null;
         AtomicFolder.Write(outFolder, options.Overwrite, partial =>
         {
-            using var writing = new CheckpointEdit(checkpoint, patch, partial, options, run, store ?? FileStore.Disk);
+            using var writing = new CheckpointEdit(checkpoint, TiedCopy.Follow(checkpoint, patch), patch.ContentHash, partial, options, run, store ?? FileStore.Disk);
             report = writing.Run() with { Folder = outFolder };
         }, store);
         return report!;

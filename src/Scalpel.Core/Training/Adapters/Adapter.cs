@@ -117,6 +117,16 @@ public sealed class Adapter : IDisposable
         return new Adapter(modules);
     }
 
+    /// <summary>A new (IA)³ adapter at the places of its paper: keys and values by their outputs, the second matrix of each feed-forward block by its inputs.</summary>
+    /// <param name="model">The decoder. Where queries, keys and values are one tensor all of them are scaled, as in PEFT.</param>
+    public static Adapter CreateIa3(Decoder model)
+    {
+        string Path(Role role, int layer, int? expert = null) => model.Role(role, layer, expert).TensorName[..^".weight".Length];
+        IEnumerable<int> layers = Enumerable.Range(0, model.Config.Layers);
+        return CreateIa3(model, [.. layers.SelectMany(layer => (string[])[Path(Role.Key, layer), Path(Role.Value, layer)]).Distinct()],
+            [.. layers.SelectMany(layer => model.Config.Experts == 0 ? [Path(Role.Down, layer)] : Enumerable.Range(0, model.Config.Experts).Select(expert => Path(Role.Down, layer, expert)))]);
+    }
+
     /// <summary>A new (IA)³ adapter: all factors 1.</summary>
     /// <param name="network">The network.</param>
     /// <param name="targets">Ends of module paths whose outputs are scaled.</param>
@@ -259,7 +269,7 @@ public sealed class Adapter : IDisposable
             string biasName = $"{module.Path}.bias";
             if (network.Parameters.TryGetValue(biasName, out Tensor? bias) && module.MergeBias(bias.to_type(ScalarType.Float32)) is { } merged)
             {
-                deltas[biasName] = new DenseAdd(merged - bias.to_type(ScalarType.Float32));
+                deltas[biasName] = module is Ia3Module outputs ? new Scaled(outputs.Factors.view(-1), 0) : new DenseAdd(merged - bias.to_type(ScalarType.Float32));
             }
         }
 
