@@ -142,10 +142,13 @@ public sealed partial class Decoder
                 using var chunk = NewDisposeScope();
                 long length = Math.Min(step, count - at);
                 Tensor part = x.narrow(0, at, length), logits = buffer.narrow(0, 0, length);
-                logits.addmm_(part, transposed, 0, 1);
+                MatrixProduct.Into(logits, part, transposed, add: false);
                 RowPasses.CrossEntropy(logits, targets.AsSpan((int)at, (int)length), weight, logProbabilities.AsSpan((int)at, (int)length));
-                stateGradient.narrow(0, at, length).addmm_(logits, head.Weight.detach(), 0, 1);
-                weightGradient?.addmm_(logits.t(), part, at == 0 ? 0 : 1, 1);
+                MatrixProduct.Into(stateGradient.narrow(0, at, length), logits, head.Weight.detach(), add: false);
+                if (weightGradient is not null)
+                {
+                    MatrixProduct.Into(weightGradient, logits.t(), part, add: at > 0);
+                }
             }
 
             double loss = 0;

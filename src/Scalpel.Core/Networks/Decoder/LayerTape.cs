@@ -190,7 +190,7 @@ public sealed partial class Decoder
             {
                 if (!HasGraph)
                 {
-                    Tensor result = gradient.mm(linear.Weight);
+                    Tensor result = MatrixProduct.Of(gradient, linear.Weight);
                     if (term is null)
                     {
                         return result;

@@ -1,3 +1,4 @@
+using Scalpel.Numerics;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -39,12 +40,11 @@ sealed class ExplicitGradient : autograd.SingleTensorFunction<ExplicitGradient>
         using Tensor? present = leaf.grad;
         if (present is null)
         {
-            leaf.grad = left.mm(right);
+            leaf.grad = MatrixProduct.Of(left, right);
         }
         else
         {
-            // In-place operations return the object itself.
-            present.addmm_(left, right, 1, 1);
+            MatrixProduct.Into(present, left, right, add: true);
         }
     }
 

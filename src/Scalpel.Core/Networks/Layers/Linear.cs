@@ -1,3 +1,4 @@
+using Scalpel.Numerics;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -37,12 +38,30 @@ sealed class Linear(Tensor weight, Tensor? bias, bool transposed = false)
     /// <summary>[..., in] → [..., out], without adapters.</summary>
     public Tensor Product(Tensor x)
     {
-        if (!transposed)
+        using Tensor matrix = transposed ? weight.alias() : weight.t();                                   // [in, out]
+        using Tensor rows = x.dim() == 2 ? x.alias() : x.reshape(-1, x.shape[^1]);
+        bool grad = is_grad_enabled(), flows = grad && x.requires_grad, trains = grad && (weight.requires_grad || bias is { requires_grad: true });
+        if (trains || !MatrixProduct.Covers(rows, matrix))
         {
-            return nn.functional.linear(x, weight, bias);
+            using Tensor stored = matrix.t();
+            return nn.functional.linear(x, stored, bias);
         }
 
-        using Tensor matrix = weight.t();
-        return nn.functional.linear(x, matrix, bias);
+        long[] shape = [.. x.shape[..^1], Outputs];
+        return flows ? ExplicitGradient.Of(x, Value, gradient => Back(gradient, shape)) : Value();
+
+        Tensor Value()
+        {
+            using Tensor flat = MatrixProduct.Of(rows, matrix);
+            return (bias is null ? flat : flat.add_(bias)).view(shape);
+        }
+    }
+
+    // The gradient by the input of a product whose weight does not train.
+    Tensor Back(Tensor gradient, long[] shape)
+    {
+        using Tensor stored = transposed ? weight.t() : weight.alias(), rows = gradient.reshape(-1, Outputs);
+        using Tensor flat = MatrixProduct.Of(rows, stored);
+        return flat.view([.. shape[..^1], Inputs]);
     }
 }

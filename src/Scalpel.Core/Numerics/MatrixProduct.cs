@@ -1,0 +1,317 @@
+using System.Buffers;
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
+using Scalpel.Checkpoints;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Scalpel.Numerics;
+
+/// <summary>
+/// Products of float32 matrices with vectors of 512 bits. libtorch's own use them on the processors of one maker only and
+/// reach half of the peak on others; where these do not apply, libtorch's do the work. Each number of a result is
+/// summed in the same order whatever the other rows and columns are.
+/// </summary>
+static unsafe class MatrixProduct
+{
+    // A tile of the result stays in registers, 8 × 48 numbers in 24 of them, while it runs along the depth. A block of
+    // the right factor, of this depth, lies packed in the second cache, and a block of the left one in the third.
+    const int TileRows = 8, TileColumns = 48, Depth = 768, BlockRows = 1024, TilesOfPart = 5;
+
+    // Below this a product is not worth packing its factors.
+    const long FewestRows = 24, FewestOther = 16;
+
+    /// <summary>left · right.</summary>
+    /// <param name="left">[m, k].</param>
+    /// <param name="right">[k, n].</param>
+    /// <returns>[m, n].</returns>
+    public static Tensor Of(Tensor left, Tensor right)
+    {
+        if (!Covers(left, right))
+        {
+            return left.mm(right);
+        }
+
+        Tensor result = empty([left.shape[0], right.shape[1]]);
+        Run(result, left, right, add: false);
+        return result;
+    }
+
+    /// <summary>Writes left · right to a result, or adds it.</summary>
+    /// <param name="result">[m, n], rows of consecutive numbers.</param>
+    /// <param name="left">[m, k].</param>
+    /// <param name="right">[k, n].</param>
+    /// <param name="add">Whether the result is added to.</param>
+    public static void Into(Tensor result, Tensor left, Tensor right, bool add)
+    {
+        if (Covers(left, right) && result.dtype == ScalarType.Float32 && result.stride(1) == 1)
+        {
+            Run(result, left, right, add);
+        }
+        else
+        {
+            result.addmm_(left, right, add ? 1 : 0, 1);
+        }
+    }
+
+    /// <summary>Whether a product is done here: float32 on the CPU, each factor with consecutive rows or columns, and large enough.</summary>
+    public static bool Covers(Tensor left, Tensor right) =>
+        Avx512F.IsSupported && left.dtype == ScalarType.Float32 && right.dtype == ScalarType.Float32
+        && left.device_type == DeviceType.CPU && right.device_type == DeviceType.CPU && left.dim() == 2 && right.dim() == 2
+        && left.shape[1] == right.shape[0] && left.shape[0] >= FewestRows && left.shape[1] >= FewestOther && right.shape[1] >= FewestOther
+        && (left.stride(0) == 1 || left.stride(1) == 1) && (right.stride(0) == 1 || right.stride(1) == 1);
+
+    static void Run(Tensor result, Tensor left, Tensor right, bool add)
+    {
+        float* c = Address(result), a = Address(left), b = Address(right);
+        long m = left.shape[0], k = left.shape[1], n = right.shape[1], ldc = result.stride(0);
+        (long aRow, long aColumn, long bRow, long bColumn) = (left.stride(0), left.stride(1), right.stride(0), right.stride(1));
+        int tiles = (int)((n + TileColumns - 1) / TileColumns), threads = get_num_threads();
+        // Parts of equal size, as many for each thread.
+        int parts = Math.Min(tiles, (tiles + TilesOfPart * threads - 1) / (TilesOfPart * threads) * threads);
+        long depths = (k + Depth - 1) / Depth, depth = (k + depths - 1) / depths, blocks = (m + BlockRows - 1) / BlockRows;
+        long blockRows = ((m + blocks - 1) / blocks + TileRows - 1) / TileRows * TileRows;
+        float[] packed = ArrayPool<float>.Shared.Rent((int)(blockRows * depth) + Alignment);
+        try
+        {
+            fixed (float* memory = packed)
+            {
+                float* panel = Aligned(memory);
+                for (long row = 0; row < m; row += blockRows)
+                {
+                    long rows = Math.Min(blockRows, m - row);
+                    for (long at = 0; at < k; at += depth)
+                    {
+                        long length = Math.Min(depth, k - at);
+                        float* from = a + row * aRow + at * aColumn;
+                        int pieces = rows * length < (1 << 15) ? 1 : threads;
+                        long panels = (rows + TileRows - 1) / TileRows;
+                        InParts(pieces, i =>
+                        {
+                            long first = panels * i / pieces * TileRows, last = Math.Min(rows, panels * (i + 1) / pieces * TileRows);
+                            Pack(from + first * aRow, aRow, aColumn, last - first, length, TileRows, panel + first * length);
+                        });
+                        float* to = c + row * ldc, other = b + at * bRow;
+                        bool more = add || at > 0;
+                        InParts(parts, i =>
+                        {
+                            long first = (long)tiles * i / parts * TileColumns, last = Math.Min(n, (long)tiles * (i + 1) / parts * TileColumns);
+                            Part(to + first, ldc, panel, rows, other + first * bColumn, bRow, bColumn, last - first, length, more);
+                        });
+                    }
+                }
+            }
+        }
+        finally
+        {
+            ArrayPool<float>.Shared.Return(packed);
+        }
+    }
+
+    static void InParts(int parts, Action<int> part)
+    {
+        if (parts == 1)
+        {
+            part(0);
+            return;
+        }
+
+        TensorThreads.Run(parts, part);
+    }
+
+    // Columns of the result: their block of the right factor is packed and meets all rows of the left one.
+    static void Part(float* c, long ldc, float* left, long rows, float* right, long bRow, long bColumn, long columns, long depth, bool add)
+    {
+        float* edge = stackalloc float[TileRows * TileColumns];
+        float[] packed = ArrayPool<float>.Shared.Rent((int)((columns + TileColumns - 1) / TileColumns * TileColumns * depth) + Alignment);
+        fixed (float* memory = packed)
+        {
+            float* panel = Aligned(memory);
+            Pack(right, bColumn, bRow, columns, depth, TileColumns, panel);
+            for (long i = 0; i < rows; i += TileRows)
+            {
+                for (long j = 0; j < columns; j += TileColumns)
+                {
+                    float* to = c + i * ldc + j;
+                    (long height, long width) = (Math.Min(TileRows, rows - i), Math.Min(TileColumns, columns - j));
+                    if (height == TileRows && width == TileColumns)
+                    {
+                        Tile(left + i * depth, panel + j * depth, depth, to, ldc, add);
+                        continue;
+                    }
+
+                    Tile(left + i * depth, panel + j * depth, depth, edge, TileColumns, false);
+                    for (long y = 0; y < height; y++)
+                    {
+                        for (long x = 0; x < width; x++)
+                        {
+                            to[y * ldc + x] = edge[y * TileColumns + x] + (add ? to[y * ldc + x] : 0);
+                        }
+                    }
+                }
+            }
+        }
+
+        ArrayPool<float>.Shared.Return(packed);
+    }
+
+    // The loop in which all time is spent: written out, so that each sum has a register.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    static void Tile(float* left, float* right, long depth, float* to, long stride, bool add)
+    {
+        Vector512<float> r00 = default, r01 = default, r02 = default;
+        Vector512<float> r10 = default, r11 = default, r12 = default;
+        Vector512<float> r20 = default, r21 = default, r22 = default;
+        Vector512<float> r30 = default, r31 = default, r32 = default;
+        Vector512<float> r40 = default, r41 = default, r42 = default;
+        Vector512<float> r50 = default, r51 = default, r52 = default;
+        Vector512<float> r60 = default, r61 = default, r62 = default;
+        Vector512<float> r70 = default, r71 = default, r72 = default;
+        for (float* end = left + TileRows * depth; left < end; left += TileRows, right += TileColumns)
+        {
+            Vector512<float> y0 = Vector512.Load(right), y1 = Vector512.Load(right + 16), y2 = Vector512.Load(right + 32), x;
+            x = Vector512.Create(left[0]);
+            r00 = Vector512.FusedMultiplyAdd(x, y0, r00);
+            r01 = Vector512.FusedMultiplyAdd(x, y1, r01);
+            r02 = Vector512.FusedMultiplyAdd(x, y2, r02);
+            x = Vector512.Create(left[1]);
+            r10 = Vector512.FusedMultiplyAdd(x, y0, r10);
+            r11 = Vector512.FusedMultiplyAdd(x, y1, r11);
+            r12 = Vector512.FusedMultiplyAdd(x, y2, r12);
+            x = Vector512.Create(left[2]);
+            r20 = Vector512.FusedMultiplyAdd(x, y0, r20);
+            r21 = Vector512.FusedMultiplyAdd(x, y1, r21);
+            r22 = Vector512.FusedMultiplyAdd(x, y2, r22);
+            x = Vector512.Create(left[3]);
+            r30 = Vector512.FusedMultiplyAdd(x, y0, r30);
+            r31 = Vector512.FusedMultiplyAdd(x, y1, r31);
+            r32 = Vector512.FusedMultiplyAdd(x, y2, r32);
+            x = Vector512.Create(left[4]);
+            r40 = Vector512.FusedMultiplyAdd(x, y0, r40);
+            r41 = Vector512.FusedMultiplyAdd(x, y1, r41);
+            r42 = Vector512.FusedMultiplyAdd(x, y2, r42);
+            x = Vector512.Create(left[5]);
+            r50 = Vector512.FusedMultiplyAdd(x, y0, r50);
+            r51 = Vector512.FusedMultiplyAdd(x, y1, r51);
+            r52 = Vector512.FusedMultiplyAdd(x, y2, r52);
+            x = Vector512.Create(left[6]);
+            r60 = Vector512.FusedMultiplyAdd(x, y0, r60);
+            r61 = Vector512.FusedMultiplyAdd(x, y1, r61);
+            r62 = Vector512.FusedMultiplyAdd(x, y2, r62);
+            x = Vector512.Create(left[7]);
+            r70 = Vector512.FusedMultiplyAdd(x, y0, r70);
+            r71 = Vector512.FusedMultiplyAdd(x, y1, r71);
+            r72 = Vector512.FusedMultiplyAdd(x, y2, r72);
+        }
+
+        Put(to, r00, r01, r02, add);
+        Put(to + stride, r10, r11, r12, add);
+        Put(to + 2 * stride, r20, r21, r22, add);
+        Put(to + 3 * stride, r30, r31, r32, add);
+        Put(to + 4 * stride, r40, r41, r42, add);
+        Put(to + 5 * stride, r50, r51, r52, add);
+        Put(to + 6 * stride, r60, r61, r62, add);
+        Put(to + 7 * stride, r70, r71, r72, add);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    static void Put(float* to, Vector512<float> a, Vector512<float> b, Vector512<float> c, bool add)
+    {
+        if (add)
+        {
+            a += Vector512.Load(to);
+            b += Vector512.Load(to + 16);
+            c += Vector512.Load(to + 32);
+        }
+
+        a.Store(to);
+        b.Store(to + 16);
+        c.Store(to + 32);
+    }
+
+    // Lines of a factor, [count, depth] with any one stride of 1, as panels [depth, width] of neighbouring lines; the last
+    // one is filled up with zeros.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    static void Pack(float* from, long lineStride, long depthStride, long count, long depth, int width, float* to)
+    {
+        for (long line = 0; line < count; line += width, to += width * depth)
+        {
+            int lines = (int)Math.Min(width, count - line);
+            float* start = from + line * lineStride;
+            if (lines < width)
+            {
+                new Span<float>(to, (int)(width * depth)).Clear();
+            }
+
+            if (lineStride == 1)
+            {
+                for (long k = 0; k < depth; k++)
+                {
+                    Unsafe.CopyBlockUnaligned(to + k * width, start + k * depthStride, (uint)lines * sizeof(float));
+                }
+
+                continue;
+            }
+
+            int group = 0;
+            for (; group + 8 <= lines; group += 8)
+            {
+                float* rows = start + group * lineStride;
+                long k = 0;
+                for (; k + 8 <= depth; k += 8)
+                {
+                    Transpose(rows + k, lineStride, to + k * width + group, width);
+                }
+
+                for (; k < depth; k++)
+                {
+                    for (int i = 0; i < 8; i++)
+                    {
+                        to[k * width + group + i] = rows[i * lineStride + k];
+                    }
+                }
+            }
+
+            for (; group < lines; group++)
+            {
+                for (long k = 0; k < depth; k++)
+                {
+                    to[k * width + group] = start[group * lineStride + k];
+                }
+            }
+        }
+    }
+
+    // 8 × 8 numbers.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    static void Transpose(float* from, long fromStride, float* to, long toStride)
+    {
+        Vector256<float> a = Vector256.Load(from), b = Vector256.Load(from + fromStride), c = Vector256.Load(from + 2 * fromStride), d = Vector256.Load(from + 3 * fromStride);
+        from += 4 * fromStride;
+        Vector256<float> e = Vector256.Load(from), f = Vector256.Load(from + fromStride), g = Vector256.Load(from + 2 * fromStride), h = Vector256.Load(from + 3 * fromStride);
+        (Vector256<float> ab0, Vector256<float> ab1, Vector256<float> cd0, Vector256<float> cd1) = (Avx.UnpackLow(a, b), Avx.UnpackHigh(a, b), Avx.UnpackLow(c, d), Avx.UnpackHigh(c, d));
+        (Vector256<float> ef0, Vector256<float> ef1, Vector256<float> gh0, Vector256<float> gh1) = (Avx.UnpackLow(e, f), Avx.UnpackHigh(e, f), Avx.UnpackLow(g, h), Avx.UnpackHigh(g, h));
+        Vector256<float> p0 = Avx.Shuffle(ab0, cd0, 0x44), p1 = Avx.Shuffle(ab0, cd0, 0xEE), p2 = Avx.Shuffle(ab1, cd1, 0x44), p3 = Avx.Shuffle(ab1, cd1, 0xEE);
+        Vector256<float> q0 = Avx.Shuffle(ef0, gh0, 0x44), q1 = Avx.Shuffle(ef0, gh0, 0xEE), q2 = Avx.Shuffle(ef1, gh1, 0x44), q3 = Avx.Shuffle(ef1, gh1, 0xEE);
+        Avx.Permute2x128(p0, q0, 0x20).Store(to);
+        Avx.Permute2x128(p1, q1, 0x20).Store(to + toStride);
+        Avx.Permute2x128(p2, q2, 0x20).Store(to + 2 * toStride);
+        Avx.Permute2x128(p3, q3, 0x20).Store(to + 3 * toStride);
+        to += 4 * toStride;
+        Avx.Permute2x128(p0, q0, 0x31).Store(to);
+        Avx.Permute2x128(p1, q1, 0x31).Store(to + toStride);
+        Avx.Permute2x128(p2, q2, 0x31).Store(to + 2 * toStride);
+        Avx.Permute2x128(p3, q3, 0x31).Store(to + 3 * toStride);
+    }
+
+    const int Alignment = 16;
+
+    static float* Aligned(float* memory) => (float*)(((nint)memory + 63) & ~63);
+
+    static float* Address(Tensor matrix)
+    {
+        using Tensor detached = matrix.detach(), row = detached.narrow(0, 0, 1), first = row.narrow(1, 0, 1);
+        return (float*)StoredTensor.Pointer(first);
+    }
+}
