@@ -117,8 +117,8 @@ sealed class CheckpointSource(Checkpoint checkpoint, Func<string, bool> isBuffer
     public IEnumerable<string> Left => checkpoint.Tensors.Keys.Where(name => !taken.Contains(name) && !isBuffer(name));
 }
 
-/// <summary>Draws N(0, 0.02²), less for matrices that write to the residual stream; gains 1 (0 where the family adds 1), biases 0.</summary>
-sealed class SeededSource(ulong seed, int layers, bool gainsAddOne) : ITensorSource, IDisposable
+/// <summary>Draws N(0, deviation²), less for matrices that write to the residual stream; gains 1 (0 where the family adds 1), biases 0.</summary>
+sealed class SeededSource(ulong seed, int layers, bool gainsAddOne, double deviation) : ITensorSource, IDisposable
 {
     readonly Generator generator = new(seed, CPU);
 
@@ -137,7 +137,7 @@ sealed class SeededSource(ulong seed, int layers, bool gainsAddOne) : ITensorSou
             default:
                 using (Tensor drawn = randn(target.shape, generator: generator))
                 {
-                    target.copy_(drawn.mul_(use == TensorUse.ResidualMatrix ? 0.02 / Math.Sqrt(2.0 * layers) : 0.02));
+                    target.copy_(drawn.mul_(use == TensorUse.ResidualMatrix ? deviation / Math.Sqrt(2.0 * layers) : deviation));
                 }
 
                 break;

@@ -270,6 +270,17 @@ public sealed class DecoderTests
     }
 
     [Fact]
+    public void ANewModelHasTheDeviationThatItsConfigurationNames()
+    {
+        using Decoder usual = Decoder.Create(TinyModels.Llama(), 7), wide = Decoder.Create(TinyModels.Llama() with { InitializerRange = 0.1 }, 7);
+        usual.Parameter("model.embed_tokens.weight").std().item<float>().ShouldBe(0.02f, 0.002f);
+        foreach ((string name, Tensor value) in usual.Parameters.Where(pair => pair.Value.dim() == 2))
+        {
+            TinyModels.Difference(value * 5, wide.Parameter(name)).ShouldBeLessThan(1e-6, name);
+        }
+    }
+
+    [Fact]
     public void SmolLM2HasItsKnownNumberOfParameters()
     {
         using Decoder model = Decoder.Load(Repository.SmolLM2, ScalarType.BFloat16);
@@ -283,6 +294,7 @@ public sealed class DecoderTests
     [InlineData("""{"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 3, "intermediate_size": 8, "vocab_size": 9}""", "3 key/value heads")]
     [InlineData("""{"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 8, "vocab_size": 9, "rope_scaling": {"rope_type": "longrope", "factor": 2}}""", "'longrope'")]
     [InlineData("""{"model_type": "llama", "hidden_size": "wide"}""", "hidden_size")]
+    [InlineData("""{"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 8, "vocab_size": 9, "initializer_range": -1}""", "initializer_range is -1")]
     [InlineData("""{"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2000000000, "num_attention_heads": 4}""", "2000000000 layers")]
     public void AConfigurationThatIsNotKnownIsRefusedByName(string json, string expected) =>
         Should.Throw<BadInputException>(() => TinyModels.Config(json)).Message.ShouldContain(expected);

@@ -58,12 +58,12 @@ public sealed partial class Decoder
 
     /// <summary>A model with random weights.</summary>
     /// <param name="config">Its hyper-parameters.</param>
-    /// <param name="seed">Of the weights: N(0, 0.02²), output and down matrices less by 1/√(2L); gains 1, biases 0.</param>
+    /// <param name="seed">Of the weights: N(0, σ²) with σ = <see cref="DecoderConfig.InitializerRange"/>, output and down matrices less by 1/√(2L); gains 1, biases 0.</param>
     /// <param name="dtype">Type of weights and arithmetic.</param>
     public static Decoder Create(DecoderConfig config, ulong seed, ScalarType dtype = ScalarType.Float32)
     {
         var decoder = new Decoder(config, null, dtype);
-        using var source = new SeededSource(seed, config.Layers, config.Norm == NormKind.RmsPlusOne);
+        using var source = new SeededSource(seed, config.Layers, config.Norm == NormKind.RmsPlusOne, config.InitializerRange);
         decoder.Build(source, name => name.EndsWith("lm_head.weight", StringComparison.Ordinal) && !config.TiedHead);
         return decoder;
     }

@@ -133,6 +133,9 @@ public sealed record DecoderConfig
     /// <summary>Weight of the router's balance loss in training.</summary>
     public double BalanceLossWeight { get; init; }
 
+    /// <summary>Standard deviation of the matrices of a model that is made from a seed: <c>initializer_range</c>, 0.02 by default.</summary>
+    public double InitializerRange { get; init; } = 0.02;
+
     /// <summary>Token ids that end a text, from the configuration; empty when it names none.</summary>
     public IReadOnlyList<int> EndIds { get; init; } = [];
 
@@ -244,6 +247,9 @@ public sealed record DecoderConfig
             Experts = family == "mixtral" ? keys.Integer("num_local_experts") ?? 8 : 0,
             ExpertsPerToken = family == "mixtral" ? keys.Integer("num_experts_per_tok") ?? 2 : 0,
             BalanceLossWeight = family == "mixtral" ? keys.Number("router_aux_loss_coef") ?? 0.001 : 0,
+            InitializerRange = keys.Number("initializer_range") is { } range
+                ? range >= 0 && double.IsFinite(range) ? range : throw new BadInputException(FormattableString.Invariant($"{where}: initializer_range is {range}; a standard deviation of at least 0 is expected."))
+                : 0.02,
             EndIds = keys.Ids("eos_token_id"),
             PadId = keys.Integer("pad_token_id"),
             Head = HeadOf(keys),

@@ -64,7 +64,7 @@ static class BaseBuild
             Directory.Delete(state, recursive: true);
         }
 
-        int[] tokens = world.Corpus(recipe.Mixture, options.Exclude).Tokens(recipe.MaximumSteps * BaseRecipe.TokensPerStep, run);
+        int[] tokens = recipe.Tokens(world, options.Exclude, run);
         var gates = new BaseGates(world, options.Exclude);
         using Decoder model = Decoder.Create(DecoderConfig.Parse(recipe.Config, recipe.Name), SplitMix64.Of(world.Seed, $"text/base/{recipe.Name}", 0).Next());
         using var task = new BaseTask(model, recipe, tokens, gates, options);
