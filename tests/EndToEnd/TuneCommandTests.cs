@@ -263,6 +263,20 @@ public sealed class TuneCommandTests : IDisposable
     [InlineData(Texts, "--resume has no effect with no --run", "--resume")]
     [InlineData(Texts, "matches no linear layer", "--target", "q_projection")]
     [InlineData(Texts, "larger than the matrix", "--rank", "4096")]
+    [InlineData(Texts, "is no regular expression", "--target", "q_proj[")]
+    [InlineData(Texts, "Alpha is 0", "--alpha", "0")]
+    [InlineData(Texts, "--learning-rate is NaN", "--learning-rate", "nan")]
+    [InlineData(Texts, "--warmup is 100, but there are 100 steps", "--warmup", "100")]
+    [InlineData(Texts, "--clip is -1", "--clip", "-1")]
+    [InlineData(Texts, "would hold some of them twice", "--batch-size", "400")]
+    [InlineData(Texts, "label smoothing of the loss nll is 1", "--label-smoothing", "1")]
+    [InlineData(Pairs, "β of the loss ipo is 0", "--loss", "ipo", "--beta", "0")]
+    [InlineData(Pairs, "no effect with the loss dpo", "--label-smoothing", "0.1")]
+    [InlineData(Pairs, "no effect with the loss aot", "--loss", "aot", "--divergence", "js_divergence")]
+    [InlineData(Pairs, "tail weight of the loss dpo is 2", "--tail-weight", "2")]
+    [InlineData(Pairs, "so nothing is learned", "--loss", "sigmoid:0")]
+    [InlineData(Judged, "the step has one", "--loss", "kto", "--batch-size", "1")]
+    [InlineData(Prompts, "judges answers as a whole", "--loss", "luspo", "--beta", "0.1", "--reward", "length:3")]
     [InlineData(Prompts, "No reward says", "--loss", "grpo")]
     [InlineData(Prompts, "is not a regular expression", "--loss", "grpo", "--reward", "regex:[")]
     [InlineData(Prompts, "looks at the field 'answer'", "--loss", "grpo", "--reward", "field:answer")]
@@ -271,6 +285,15 @@ public sealed class TuneCommandTests : IDisposable
         CommandResult result = Tune(data, ["--out", "p.patch.safetensors", .. options]);
         result.Code.ShouldBe(2, result.Error);
         result.Error.ShouldContain(part);
+        File.Exists(folder.At("p.patch.safetensors")).ShouldBeFalse();
+    }
+
+    [Fact]
+    public void AnswersThatAreAllAlikeTeachNothingAndLeaveNoPatch()
+    {
+        CommandResult result = Tune(Prompts, "--loss", "grpo", "--reward", "contains:no such text", "--steps", "2", "--max-tokens", "4", "--out", "p.patch.safetensors");
+        result.Code.ShouldBe(1, result.Error);
+        result.Error.ShouldContain("all answers to a prompt had the same reward");
         File.Exists(folder.At("p.patch.safetensors")).ShouldBeFalse();
     }
 

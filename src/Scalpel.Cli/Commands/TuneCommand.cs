@@ -42,6 +42,11 @@ sealed class TuneCommand : CliCommand
         TuningObjective objective = o.Objective(call, data.Layout);
         objective.Check(data, file);
         o.CheckEffect(call, objective);
+        if (call.Has(o.BatchSize) && call.Get(o.BatchSize) > data.Count)
+        {
+            throw new BadInputException($"--batch-size is {call.Get(o.BatchSize)}, but {file} has {data.Count} rows that can be learned; a batch would hold some of them twice.");
+        }
+
         IReadOnlyList<TokenRow>? packed = call.Get(o.Packing) ? data.Packed(call.Get(o.MaxLength) ?? Math.Min(limit, 1024)) : null;
         Show(call, data, file, packed);
         using TuningData? held = call.Get(o.HeldOut) is { } other ? TuningData.Read(other, decoder.Tokenizer, limit, call.Get(o.MaxLength), run) : null;
@@ -61,6 +66,7 @@ sealed class TuneCommand : CliCommand
         TrainingResult result;
         CheckFailedException? failure = null;
         StepReport? last = null;
+        bool compared = false;
         try
         {
             RowTask Task(TuningData rows, IReadOnlyList<TokenRow>? packedRows, RowTask? heldOut) => objective.Family switch
@@ -71,7 +77,14 @@ sealed class TuneCommand : CliCommand
             };
             RowTask task = Task(data, packed, held is null ? null : Task(held, null, null));
             IReadOnlyList<TrainableTensor> tensors = [.. adapter?.Trainable(decoder) ?? TrainableTensor.Of(decoder, trained), .. scorer is null || trained.Contains("score.weight") ? [] : scorer.Trainable()];
-            using var trainer = new Trainer(tensors, o.Training(call, Fingerprint(decoder, file, call.Get(o.HeldOut), options, run.Seed))) { OnStep = report => last = report };
+            using var trainer = new Trainer(tensors, o.Training(call, Fingerprint(decoder, file, call.Get(o.HeldOut), options, run.Seed))) 
+            {
+                OnStep = report =>
+                {
+                    last = report;
+                    compared |= report.Metrics.GetValueOrDefault("groups_alike") < 1;
+                },
+            };
             try
             {
                 result = trainer.Run(task, run);
@@ -88,6 +101,11 @@ sealed class TuneCommand : CliCommand
             {
                 reward.Dispose();
             }
+        }
+
+        if (last is not null && !compared)
+        {
+            throw new CheckFailedException("In every step all answers to a prompt had the same reward, so nothing was learned; take another reward, a larger --group or a higher --temperature.");
         }
 
         attached?.Dispose();

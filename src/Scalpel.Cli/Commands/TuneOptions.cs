@@ -116,6 +116,33 @@ sealed class TuneOptions
             throw new BadInputException($"--batch-size is {call.Get(BatchSize)}; it must be at least 1.");
         }
 
+        foreach (Option option in All)
+        {
+            double? number = option switch { Option<double> always => call.Get(always), Option<double?> perhaps => call.Get(perhaps), _ => null };
+            if (number is { } value && !double.IsFinite(value))
+            {
+                throw new BadInputException($"{option.Name} is {value}; it must be a finite number.");
+            }
+        }
+
+        foreach ((string name, double value) in (ReadOnlySpan<(string, double)>)[(Warmup.Name, call.Get(Warmup)), (Decay.Name, call.Get(Decay)), (Clip.Name, call.Get(Clip)), (Patience.Name, call.Get(Patience))])
+        {
+            if (value < 0)
+            {
+                throw new BadInputException($"{name} is {value}; it must not be below 0.");
+            }
+        }
+
+        if (call.Get(Warmup) > 0 && call.Get(Warmup) >= call.Get(Steps))
+        {
+            throw new BadInputException($"--warmup is {call.Get(Warmup)}, but there are {call.Get(Steps)} steps; the rate would never reach its peak.");
+        }
+
+        if (call.Get(EvaluateEvery) < 1)
+        {
+            throw new BadInputException($"--eval-every is {call.Get(EvaluateEvery)}; it must be at least 1.");
+        }
+
         if (kind is "full" or "ia3")
         {
             foreach (Option option in (Option[])[Rank, Alpha, RankStabilised])

@@ -129,12 +129,19 @@ public sealed class TuningDataTests : IDisposable
     [InlineData("a.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\", \"label\": 3}", "line 1: 'label' must be true")]
     [InlineData("a.jsonl", "{\"prompt\": \"a\", \"chosen\": \" b\", \"rejected\": \" b\"}", "two answers that differ")]
     [InlineData("a.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", "the last has 'user'")]
+    [InlineData("a.jsonl", "{\"text\": \"a\"}\n{\"text\": \"a\\ud800\"}", "line 2 holds a text that is no Unicode")]
+    [InlineData("a.jsonl", "{\"text\": \"\u00FF\"}", "line 1 holds a text that is no Unicode")]
+    [InlineData("a.jsonl", "{\"text\": \"a\", \"text\": \"b\"}", "Duplicate property 'text'")]
+    [InlineData("a.txt", "a\n\u00FF", "not UTF-8 text")]
+    [InlineData("a.csv", "text\n\u00FF", "not UTF-8 text")]
+    [InlineData("a.csv", "text,text\na,b", "two columns of the name 'text'")]
     public void AFileThatCannotBeLearnedIsOneSentence(string name, string content, string part)
     {
         string folder = Directory.CreateTempSubdirectory().FullName, path = Path.Combine(folder, name);
         try
         {
-            File.WriteAllText(path, content);
+            // Bytes as characters, so that they need not be UTF-8.
+            File.WriteAllText(path, content, System.Text.Encoding.Latin1);
             BadInputException error = Should.Throw<BadInputException>(() => TuningData.Read(path, Tokens, 2048));
             error.Message.ShouldContain(part);
             error.Message.ShouldStartWith(path);

@@ -96,6 +96,11 @@ public sealed class Adapter : IDisposable
             throw new BadInputException($"The rank is {options.Rank}; it must be at least 1.");
         }
 
+        if (!double.IsFinite(options.Alpha) || options.Alpha == 0)
+        {
+            throw new BadInputException($"Alpha is {options.Alpha}, by which the adapter would change nothing that can be computed; take a number above 0, such as the rank or twice the rank.");
+        }
+
         using var scope = NewDisposeScope();
         using var noGrad = no_grad();
         using var generator = new Generator(seed, CPU);
@@ -246,11 +251,16 @@ public sealed class Adapter : IDisposable
     }
 
     /// <summary>The adapter as a patch of the network: low rank stays low rank, DoRA and (IA)³ keep their own kinds, whole tensors are replaced.</summary>
-    /// <exception cref="BadInputException">It changes nothing.</exception>
+    /// <exception cref="CheckFailedException">It changes nothing.</exception>
     public Patch ToPatch(Network network, PatchInfo info)
     {
         using var scope = NewDisposeScope();
         using var noGrad = no_grad();
+        if (full.Count == 0 && modules.All(module => module.IsIdle))
+        {
+            throw new CheckFailedException($"{info.Method} changes nothing: all of the adapter's tensors have the values that they began with.");
+        }
+
         var deltas = new Dictionary<string, Delta>(StringComparer.Ordinal);
         foreach (AdapterModule module in modules)
         {
@@ -305,8 +315,9 @@ public sealed class Adapter : IDisposable
         HashSet<string> chosen = [];
         foreach (string target in targets)
         {
+            Regex? pattern = target.AsSpan().ContainsAny("*[](|+?\\^$") ? Pattern(target) : null;
             string[] matches = target == "all-linear" ? [.. all.Where(path => path != head && $"{path}{End}" != network.TokenEmbedding?.Name)]
-                : [.. all.Where(path => EndsWith(path, target) || target.AsSpan().ContainsAny("*[](|+?\\^$") && Regex.IsMatch(path, $"^(?:{target})$", RegexOptions.None, TimeSpan.FromSeconds(2)))];
+                : [.. all.Where(path => EndsWith(path, target) || pattern is not null && pattern.IsMatch(path))];
             if (matches.Length == 0)
             {
                 throw new BadInputException($"The target '{target}' matches no linear layer; the nearest ends are {string.Join(", ", Nearest.To(target, all.Select(path => path[(path.LastIndexOf('.') + 1)..]).Distinct(), 3))}.");
@@ -316,6 +327,18 @@ public sealed class Adapter : IDisposable
         }
 
         return [.. all.Where(chosen.Contains)];
+    }
+
+    static Regex Pattern(string target)
+    {
+        try
+        {
+            return new Regex($"^(?:{target})$", RegexOptions.CultureInvariant, TimeSpan.FromSeconds(2));
+        }
+        catch (ArgumentException e)
+        {
+            throw new BadInputException($"The target '{target}' is no regular expression: {e.Message.TrimEnd('.')}.", e);
+        }
     }
 
     /// <summary>The samples' scales in a shape that multiplies <paramref name="x"/> [B, …]; null when there are none.</summary>

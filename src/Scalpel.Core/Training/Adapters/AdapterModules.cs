@@ -13,9 +13,18 @@ abstract class AdapterModule(string path) : IDisposable
     /// <summary>Its tensors by the end of their name in an adapter file: <c>lora_A.weight</c>.</summary>
     public abstract IEnumerable<(string Suffix, Tensor Tensor)> Tensors { get; }
 
+    /// <summary>Whether it certainly leaves its matrix as it is, as a new one does.</summary>
+    public abstract bool IsIdle { get; }
+
     /// <summary>The matrix after merging.</summary>
     /// <param name="weight">The matrix, [out, in].</param>
     public abstract Tensor Merge(Tensor weight);
+
+    protected static bool IsAll(Tensor tensor, double value)
+    {
+        using Tensor equal = tensor.eq(value), all = equal.all();
+        return all.item<bool>();
+    }
 
     /// <summary>The bias after merging; null when it does not change.</summary>
     public virtual Tensor? MergeBias(Tensor bias) => null;
@@ -64,6 +73,9 @@ sealed class LoraModule(string path, Tensor down, Tensor up, double scale, Tenso
         }
     }
 
+    // DoRA's magnitudes begin with what only the matrix tells.
+    public override bool IsIdle => magnitude is null && bias is null && IsAll(up, 0);
+
     public override Tensor Merge(Tensor weight)
     {
         Tensor sum = weight + up.matmul(down) * scale;
@@ -95,6 +107,8 @@ sealed class Ia3Module(string path, Tensor factors, bool onInput) : AdapterModul
 
     public override IEnumerable<(string Suffix, Tensor Tensor)> Tensors => [("ia3_l", factors)];
 
+    public override bool IsIdle => IsAll(factors, 1);
+
     public override Tensor Merge(Tensor weight) => weight * (onInput ? factors.view(1, -1) : factors.view(-1, 1));
 
     public override Tensor? MergeBias(Tensor bias) => onInput ? null : bias * factors.view(-1);
@@ -115,6 +129,8 @@ sealed class EmbeddingLoraModule(string path, Tensor down, Tensor up, double sca
     public Adapter? Owner { get; set; }
 
     public override IEnumerable<(string Suffix, Tensor Tensor)> Tensors => [("lora_embedding_A", down), ("lora_embedding_B", up)];
+
+    public override bool IsIdle => IsAll(down, 0) || IsAll(up, 0);
 
     public override Tensor Merge(Tensor weight) => weight + up.matmul(down).t() * scale;
 

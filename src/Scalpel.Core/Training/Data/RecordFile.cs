@@ -16,6 +16,7 @@ namespace Scalpel.Training;
 public sealed class RecordFile : IDisposable
 {
     const int LongestRecord = 1 << 28;
+    static readonly UTF8Encoding StrictUtf8 = new(false, throwOnInvalidBytes: true);
     readonly string path, unit;
     readonly FileStream lines;
     readonly List<(long Offset, int Length, int Place)> index;
@@ -59,7 +60,7 @@ public sealed class RecordFile : IDisposable
         lines.ReadExactly(bytes);
         try
         {
-            return JsonNode.Parse(bytes, documentOptions: new JsonDocumentOptions { MaxDepth = 32 }) as JsonObject ?? throw new JsonException("it is another value");
+            return JsonNode.Parse(bytes, documentOptions: new JsonDocumentOptions { MaxDepth = 32, AllowDuplicateProperties = false }) as JsonObject ?? throw new JsonException("it is another value");
         }
         catch (JsonException e)
         {
@@ -147,11 +148,18 @@ public sealed class RecordFile : IDisposable
             MalformedData = CsvMalformedDataHandling.Throw,
             FieldCountMismatch = CsvFieldCountHandling.Throw,
         };
+        int number = 0;
         try
         {
-            using CsvReader reader = CsvReader.FromFile(path, options);
+            using var text = new StreamReader(path, StrictUtf8);
+            using CsvReader reader = CsvReader.Create(text, options, leaveOpen: true);
             while (reader.Read())
             {
+                if (number++ == 0 && reader.Headers!.GroupBy(name => name).FirstOrDefault(group => group.Count() > 1) is { } twice)
+                {
+                    throw new BadInputException($"{path} has two columns of the name '{twice.Key}'; rename one.");
+                }
+
                 var record = new JsonObject();
                 for (int i = 0; i < reader.FieldCount; i++)
                 {
@@ -161,11 +169,17 @@ public sealed class RecordFile : IDisposable
                 write(record, (int)reader.LineNumber);
             }
         }
+        catch (DecoderFallbackException e)
+        {
+            throw NotUtf8(path, number + 1, e);
+        }
         catch (CsvFormatException e)
         {
             throw new BadInputException($"{path}, line {e.LineNumber} cannot be read: {e.Message.TrimEnd('.')}.", e);
         }
     }
+
+    static BadInputException NotUtf8(string path, int line, Exception e) => new($"{path} is not UTF-8 text, at line {line} or soon after; convert it (iconv -t UTF-8).", e);
 
     static void ReadParagraphs(string path, Action<JsonObject, int> write)
     {
@@ -180,7 +194,7 @@ public sealed class RecordFile : IDisposable
             }
         }
 
-        foreach (string line in File.ReadLines(path))
+        foreach (string line in Read())
         {
             number++;
             if (string.IsNullOrWhiteSpace(line))
@@ -194,6 +208,27 @@ public sealed class RecordFile : IDisposable
         }
 
         End();
+
+        IEnumerable<string> Read()
+        {
+            using var reader = new StreamReader(path, StrictUtf8);
+            while (Next() is { } line)
+            {
+                yield return line;
+            }
+
+            string? Next()
+            {
+                try
+                {
+                    return reader.ReadLine();
+                }
+                catch (DecoderFallbackException e)
+                {
+                    throw NotUtf8(path, number + 1, e);
+                }
+            }
+        }
     }
 
     static void ReadParquet(string path, Action<JsonObject, int> write)

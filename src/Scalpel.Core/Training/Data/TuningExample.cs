@@ -47,7 +47,19 @@ sealed class ExampleReader(RecordFile file, ChatTemplate? template)
     /// <exception cref="BadInputException">It lacks a field, or is of another layout than the first.</exception>
     public TuningExample Read(int record)
     {
-        JsonObject json = file.Read(record);
+        try
+        {
+            return Example(file.Read(record), record);
+        }
+        catch (InvalidOperationException e)
+        {
+            // Texts are decoded when they are asked for.
+            throw new BadInputException($"{file.Where(record)} holds a text that is no Unicode: bytes that are not UTF-8, or half of a surrogate pair.", e);
+        }
+    }
+
+    TuningExample Example(JsonObject json, int record)
+    {
         TuningLayout own = Detect(file, json, record);
         if (own != Layout)
         {

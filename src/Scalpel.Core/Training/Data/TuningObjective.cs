@@ -99,10 +99,11 @@ public sealed record TuningObjective
 
     double B => Beta ?? Name switch { "simpo" or "cpo_simpo" => 2, "alphapo" => 2.5, "sigmoid_norm" => 5, "rloo" => 0.05, _ => Family == TuningFamily.Policy ? 0 : 0.1 };
 
-    /// <summary>Refuses data of a layout that the objective cannot learn from.</summary>
+    /// <summary>Refuses settings that the objective cannot use or would not heed, and data of a layout that it cannot learn from.</summary>
     /// <exception cref="BadInputException">It cannot.</exception>
     public void Check(TuningData data, string file)
     {
+        CheckSettings();
         bool fits = Family switch
         {
             TuningFamily.Text => data.Layout is TuningLayout.Text or TuningLayout.PromptCompletion or TuningLayout.Messages,
@@ -125,6 +126,53 @@ public sealed record TuningObjective
             _ => "pairs (prompt, chosen and rejected) or rankings",
         };
         throw new BadInputException($"The loss {Name} learns from {wanted}, but {file} holds the layout {data.LayoutName}; its loss is {DefaultFor(data.Layout)}.");
+    }
+
+    void CheckSettings()
+    {
+        double least = Family == TuningFamily.Policy || Name == "orpo" ? 0 : double.Epsilon;
+        (string What, double Value, double Low, double High, string Wanted)[] numbers =
+        [
+            ("β", B, least, double.MaxValue, least > 0 ? "it must be above 0" : "it must not be below 0"),
+            ("label smoothing", LabelSmoothing, 0, 1 - 1e-9, "it must be at least 0 and below 1"),
+            ("tail weight", TailWeight ?? 1, 0, 1, "it must lie between 0 and 1"),
+            ("weight of good answers", Weights.Good, 0, double.MaxValue, "it must not be below 0"),
+            ("weight of bad answers", Weights.Bad, 0, double.MaxValue, "it must not be below 0"),
+            ("weight of centring", Centring, 0, double.MaxValue, "it must not be below 0"),
+            ("weight of the cross-entropy", NllWeight ?? 0, 0, double.MaxValue, "it must not be below 0"),
+            ("margin", Gamma ?? 0, double.MinValue, double.MaxValue, "it must be a finite number"),
+        ];
+        foreach ((string what, double value, double low, double high, string wanted) in numbers)
+        {
+            if (!(value >= low && value <= high))
+            {
+                throw new BadInputException($"The {what} of the loss {Name} is {value}; {wanted}.");
+            }
+        }
+
+        if (Weights == (0, 0))
+        {
+            throw new BadInputException("The weights of good and of bad answers are both 0, so nothing is learned; give one of them a weight.");
+        }
+
+        DirectPreferenceLoss[] direct = Family == TuningFamily.Reference ? [.. DirectOptions().Losses.Where(part => part.Weight != 0).Select(part => part.Loss)] : [];
+        if (Family == TuningFamily.Reference && direct.Length == 0)
+        {
+            throw new BadInputException($"All weights of the loss {Name} are 0, so nothing is learned.");
+        }
+
+        bool smooths = Name is "nll" or "dft" or "cpo" or "simpo" or "cpo_simpo" or "alphapo"
+            || direct.Any(loss => loss is DirectPreferenceLoss.Conservative or DirectPreferenceLoss.Robust or DirectPreferenceLoss.ExoPair or DirectPreferenceLoss.Aot or DirectPreferenceLoss.AotUnpaired);
+        if (LabelSmoothing != 0 && !smooths)
+        {
+            throw new BadInputException($"A label smoothing has no effect with the loss {Name}; losses that heed it are cdpo, robust, exo_pair, aot, aot_unpaired, cpo, simpo, alphapo, nll and dft.");
+        }
+
+        if (TrlNames.DivergenceOf(Divergence) != Training.Divergence.ReverseKl
+            && !direct.Any(loss => loss is not (DirectPreferenceLoss.Aot or DirectPreferenceLoss.AotUnpaired or DirectPreferenceLoss.ApoZero or DirectPreferenceLoss.Sft)))
+        {
+            throw new BadInputException($"The divergence {Divergence} has no effect with the loss {Name}, which compares log-ratios as they are; take another loss, or leave the divergence out.");
+        }
     }
 
     /// <summary>Whether the model as it was is needed in every step: for the divergence of a policy, and for kto's mismatched answers.</summary>
