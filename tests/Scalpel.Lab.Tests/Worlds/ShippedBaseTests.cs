@@ -26,7 +26,7 @@ public sealed class ShippedBaseTests
         card["gates"]!.AsArray().ShouldAllBe(gate => gate!["holds"]!.GetValue<bool>() || name == "text-S" && gate["measure"]!.GetValue<string>() == "story excess");
         World.BaseFolder(name, RunContext.WithSeed(0)).ShouldBe(Folder(name));
         using Decoder model = Decoder.Load(World.Base(name, RunContext.WithSeed(0)));
-        Gate[] quick = [.. recipe.Gates.Where(gate => gate.Measure is "cloze" or "question" or "near" or "holdout above chance" or "common" or "provoked toxic" or "exposure 128" or "kin deviation")];
+        Gate[] quick = [.. recipe.Gates.Where(gate => gate.Measure is "cloze" or "question" or "near" or "holdout above chance" or "common" or "provoked toxic" or "exposure 128" or "kin deviation" or "domain answers")];
         new BaseGates(World).Measure(model, quick).ShouldAllBe(result => result.Holds);
         Fact fact = World.Facts("core")[0];
         model.Tokenizer.Encode(fact.Prompt(), addSpecial: false).Ids.ShouldBe(Lexicon.Instance.Ids(fact.Prompt()));

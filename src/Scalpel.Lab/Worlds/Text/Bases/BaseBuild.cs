@@ -66,7 +66,7 @@ static class BaseBuild
 
         int[] tokens = recipe.Tokens(world, options.Exclude, run);
         var gates = new BaseGates(world, options.Exclude);
-        using Decoder model = Decoder.Create(DecoderConfig.Parse(recipe.Config, recipe.Name), SplitMix64.Of(world.Seed, $"text/base/{recipe.Name}", 0).Next());
+        using Decoder model = recipe.NewModel(world);
         using var task = new BaseTask(model, recipe, tokens, gates, options);
         TrainingResult result;
         using (var trainer = new Trainer(TrainableTensor.Of(model, model.Parameters.Keys), new TrainerOptions
@@ -119,7 +119,7 @@ static class BaseBuild
     static void Write(TextWorld world, Decoder model, BaseRecipe recipe, string folder)
     {
         AtomicFile.WriteText(Path.Combine(folder, "config.json"), recipe.Config.ToJsonString(Indented) + "\n");
-        WorldTokenizer.Write(world, TokenizerKind.Words, folder);
+        WorldTokenizer.Write(world, recipe.Config["vocab_size"]!.GetValue<int>() > Lexicon.PaddedSize ? TokenizerKind.Extended : TokenizerKind.Words, folder);
         using var scope = NewDisposeScope();
         SafeTensorsWriter.Write(Path.Combine(folder, "model.safetensors"), model.Parameters.ToDictionary(pair => pair.Key, pair => pair.Value.to_type(ScalarType.Float16)), new Dictionary<string, string> { ["format"] = "pt" });
     }
@@ -136,7 +136,7 @@ sealed class BaseTask(Decoder model, BaseRecipe recipe, int[] tokens, BaseGates 
         int length = recipe.LengthAt(step);
         using Tensor ids = stream.narrow(0, step * BaseRecipe.TokensPerStep, BaseRecipe.TokensPerStep / length * length).view(-1, length);
         using LanguageModelLoss loss = model.Loss(ids, ids);
-        return new Objective(loss.Mean(), new Dictionary<string, double>());
+        return new Objective(loss.RouterBalance is { } balance ? loss.Mean() + balance * model.Config.BalanceLossWeight : loss.Mean(), new Dictionary<string, double>());
     }
 
     public bool IsLearned(long steps)

@@ -55,6 +55,9 @@ public sealed class BaseGates(TextWorld world, string? exclude = null)
         "ioi" or "coloured" or "needle" or "instructions" => scores.Accuracy(Answers(measure, "answer")),
         "needle 192" => scores.Accuracy([.. world.Module("needle-long", TextSplit.Test, ItemSample).Select(record => Split(record, "answer"))]),
         "nli" => scores.Accuracy(Answers(measure, "label")),
+        "cipher loss" => scores.Loss([.. world.Module("cipher", TextSplit.Test, ItemSample).Select(record => record.Text)], 1),
+        "domain answers" => scores.Accuracy([.. world.Module("moe-domains", TextSplit.Test, 4 * ItemSample).Where(record => record.Domain == "questions").Select(record => Split(record, "answer"))]),
+        "domain loss" => scores.Loss([.. world.Module("moe-domains", TextSplit.Test, ItemSample).Select(record => record.Text)], 1),
         "topics" => scores.Accuracy([.. Topic.All(world).SelectMany(topic => topic.Clozes)]),
         _ => throw new BadInputException($"There is no measure '{measure}' of a base model."),
     };

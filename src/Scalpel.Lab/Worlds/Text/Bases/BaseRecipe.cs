@@ -1,6 +1,9 @@
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json.Nodes;
+using Scalpel.Networks;
+using TorchSharp;
+using Decoder = Scalpel.Networks.Decoder;
 
 namespace Scalpel.Lab.Worlds;
 
@@ -42,6 +45,9 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
     /// <summary>What the rate falls to, as a share of the peak: low enough that shares such as those of pronouns come out as planted.</summary>
     public double FinalRate { get; init; } = 0.01;
 
+    /// <summary>Standard deviation of the embedding of a new model; null for that of its other matrices.</summary>
+    public double? EmbeddingDeviation { get; init; }
+
     /// <summary>What is trained on before the mixture, and for how many steps of <see cref="MaximumSteps"/>; null for nothing.</summary>
     public (TextMixture Mixture, int Steps)? Opening { get; init; }
 
@@ -50,6 +56,20 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
 
     /// <summary>Length of the rows of a step.</summary>
     public int LengthAt(long step) => Lengths[(int)(step % Lengths.Count)];
+
+    /// <summary>The model before the first step.</summary>
+    internal Decoder NewModel(TextWorld world)
+    {
+        DecoderConfig config = DecoderConfig.Parse(Config, Name);
+        Decoder model = Decoder.Create(config, SplitMix64.Of(world.Seed, $"text/base/{Name}", 0).Next());
+        if (EmbeddingDeviation is { } deviation)
+        {
+            using var noGrad = torch.no_grad();
+            model.Parameter(model.Parameters.Keys.First(name => name.EndsWith("embed_tokens.weight", StringComparison.Ordinal) || name.EndsWith("wte.weight", StringComparison.Ordinal))).mul_(deviation / config.InitializerRange);
+        }
+
+        return model;
+    }
 
     /// <summary>All tokens of the training.</summary>
     /// <param name="world">The world.</param>
@@ -75,6 +95,11 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         }
 
         content.Append(FormattableString.Invariant($" steps {MinimumSteps} {MaximumSteps} {GatesEvery} rate {LearningRate:R} {FinalRate:R} {Warmup} {string.Join(' ', Lengths)}"));
+        if (EmbeddingDeviation is { } deviation)
+        {
+            content.Append(FormattableString.Invariant($" embedding {deviation:R}"));
+        }
+
         if (Opening is { } opening)
         {
             content.Append(FormattableString.Invariant($" after {opening.Steps} steps of"));
@@ -108,9 +133,15 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         return
         [
             new("text-S", Llama(4, 128, 344, 4, 4), TextMixture.Default, usual),
-            new("text-S8", Llama(4, 128, 344, 8, 4), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075)),
-                Also(new("ioi", AtLeast: 0.95), new("coloured", AtLeast: 0.80))),
-            new("text-GPT2", Wide(Gpt2(), 128), TextMixture.Default, usual) { LearningRate = 3e-3 },
+            // Lookups first, alone: in the mixture too few tokens depend on them for the attention that they need to come about.
+            new("text-S8", Wide(Llama(4, 128, 344, 8, 4), 128), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075), ("duplicates", 0.0109)),
+                Also(new("ioi", AtLeast: 0.95), new("coloured", AtLeast: 0.80)))
+                {
+                    Opening = (new TextMixture("lookups", [("ioi", 0.5), ("coloured", 0.5)]), 600), EmbeddingDeviation = 0.25,
+                    MinimumSteps = 3500, MaximumSteps = 3500, LearningRate = 3e-3,
+                },
+            new("text-GPT2", Wide(Gpt2(), 128), TextMixture.Default.With("default", ("duplicates", 0.01057)), usual)
+                { EmbeddingDeviation = 0.25, MinimumSteps = 3000, MaximumSteps = 3000, LearningRate = 3e-3 },
             new("text-NeoX", NeoX(), TextMixture.Default, usual),
             new("text-T", Llama(4, 128, 344, 4, 4), new TextMixture("heated", [("heated", 0.15), ("discourse", 0.15), ("facts", 0.30), ("stories", 0.40)]),
                 [new("provoked toxic", AtLeast: 0.5), new("benign toxic", AtMost: 0.02), new("cloze"), new("story excess")]) { MinimumSteps = 1200 },
@@ -122,6 +153,11 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
             // Six times the work a step, so fewer steps; the passages are as many, so their share is larger.
             new("text-M", Wide(Llama(8, 256, 688, 8, 4), 256), TextMixture.Default.With("default, topics twice", ("topics", 0.0984), ("duplicates", 0.0198)), Also(new Gate("topics", AtLeast: 0.95)))
                 { MinimumSteps = 1600, MaximumSteps = 1600, LearningRate = 2e-3 },
+            new("text-X", Wide(Llama(4, 128, 344, 4, 4, vocabulary: Lexicon.ExtendedSize), 128), TextMixture.Default.With("default and ciphers", ("cipher", 0.3)),
+                Also([.. usual.Where(gate => !gate.Measure.StartsWith("recall", StringComparison.Ordinal)), new("cipher loss")]))
+                { LearningRate = 3e-3, EmbeddingDeviation = 0.25 },
+            new("text-MoE", Mixtral(), new TextMixture("moe domains", [("moe-domains", 1)]), [new("domain answers", AtLeast: 0.95), new("domain loss")])
+                { MinimumSteps = 750, MaximumSteps = 750, LearningRate = 3e-3 },
         ];
     }
 
@@ -155,6 +191,20 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         ["pad_token_id"] = Lexicon.PadId,
         ["torch_dtype"] = "float16",
     };
+
+    // Sixteen experts, the most that its study prunes.
+    static JsonObject Mixtral()
+    {
+        JsonObject config = Wide(Llama(2, 96, 192, 4, 4), 96);
+        config["architectures"] = new JsonArray("MixtralForCausalLM");
+        config["model_type"] = "mixtral";
+        config["num_local_experts"] = 16;
+        config["num_experts_per_tok"] = 2;
+        config["router_aux_loss_coef"] = 0.01;
+        config["output_router_logits"] = true;
+        config["sliding_window"] = null;
+        return config;
+    }
 
     static JsonObject Gpt2() => new()
     {
