@@ -23,8 +23,8 @@ sealed class RomeSmolLM2 : IWork
     public void Dispose() => model.Dispose();
 }
 
-/// <summary>MEMIT on 1,000 facts in one batch; the first call, the warm-up, edits ten of them.</summary>
-sealed class Memit1000 : IWork
+/// <summary>MEMIT on the first of 1,000 facts in one batch; the first call, the warm-up, edits at most ten of them.</summary>
+abstract class MemitFacts : IDisposable
 {
     readonly Decoder model = Decoder.Load(Repository.SmolLM2);
     readonly RunContext run = new();
@@ -32,7 +32,7 @@ sealed class Memit1000 : IWork
     readonly FactEdit[] facts;
     bool warm;
 
-    public Memit1000()
+    protected MemitFacts(int count)
     {
         string[] given = ["Anna", "Boris", "Clara", "David", "Elena", "Frank", "Greta", "Henry", "Irene", "Jakob"];
         string[] family = ["Dorn", "Pike", "Brown", "Lang", "Marsh", "Olsen", "Reyes", "Stone", "Vogel", "Wells", "Adler", "Becker", "Conti", "Duval", "Ebner", "Ferro", "Grant", "Hale", "Ivers", "Jonas"];
@@ -45,15 +45,38 @@ sealed class Memit1000 : IWork
                     from f in Enumerable.Range(0, family.Length)
                     from r in Enumerable.Range(0, relations.Length)
                     select new FactEdit($"{given[g]} {family[f]}", relations[r].Prompt, relations[r].Targets[(g + f + r) % 3])];
+        facts = facts[..count];
     }
-
-    public static string Name => "memit_1000";
 
     public void Run()
     {
-        memit.Edit(model, warm ? facts : facts[..10], run).Dispose();
+        memit.Edit(model, warm ? facts : facts[..Math.Min(10, facts.Length)], run).Dispose();
         warm = true;
     }
 
     public void Dispose() => model.Dispose();
+}
+
+/// <summary>One fact.</summary>
+sealed class Memit1() : MemitFacts(1), IWork
+{
+    public static string Name => "memit_1";
+}
+
+/// <summary>Ten facts.</summary>
+sealed class Memit10() : MemitFacts(10), IWork
+{
+    public static string Name => "memit_10";
+}
+
+/// <summary>A hundred facts.</summary>
+sealed class Memit100() : MemitFacts(100), IWork
+{
+    public static string Name => "memit_100";
+}
+
+/// <summary>All facts.</summary>
+sealed class Memit1000() : MemitFacts(1000), IWork
+{
+    public static string Name => "memit_1000";
 }

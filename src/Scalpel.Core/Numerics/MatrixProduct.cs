@@ -10,17 +10,20 @@ namespace Scalpel.Numerics;
 
 /// <summary>
 /// Products of float32 matrices with vectors of 512 bits. libtorch's own use them on the processors of one maker only and
-/// reach half of the peak on others; where these do not apply, libtorch's do the work. Each number of a result is
-/// summed in the same order whatever the other rows and columns are.
+/// reach half of the peak on others, and less where rows are few; what is not covered here is left to them. From
+/// <see cref="Several"/> rows on, a row's result does not depend on the rows beside it.
 /// </summary>
 static unsafe class MatrixProduct
 {
     // A tile of the result stays in registers, 8 × 48 numbers in 24 of them, while it runs along the depth. A block of
     // the right factor, of this depth, lies packed in the second cache, and a block of the left one in the third.
-    const int TileRows = 8, TileColumns = 48, Depth = 768, BlockRows = 1024, TilesOfPart = 5;
+    const int TileRows = 8, TileColumns = 48, Depth = 768, BlockRows = 1024, TilesOfPart = 5, InPlaceBelow = 64;
+    const int DotRows = 4, DotColumns = 4;
 
-    // Below this a product is not worth packing its factors.
-    const long FewestRows = 24, FewestOther = 16;
+    /// <summary>From how many rows on it pays to pack the factors.</summary>
+    public const int Several = 24;
+
+    const long FewestOther = 16, WorthThreads = 1 << 17;
 
     /// <summary>left · right.</summary>
     /// <param name="left">[m, k].</param>
@@ -59,14 +62,20 @@ static unsafe class MatrixProduct
     public static bool Covers(Tensor left, Tensor right) =>
         Avx512F.IsSupported && left.dtype == ScalarType.Float32 && right.dtype == ScalarType.Float32
         && left.device_type == DeviceType.CPU && right.device_type == DeviceType.CPU && left.dim() == 2 && right.dim() == 2
-        && left.shape[1] == right.shape[0] && left.shape[0] >= FewestRows && left.shape[1] >= FewestOther && right.shape[1] >= FewestOther
-        && (left.stride(0) == 1 || left.stride(1) == 1) && (right.stride(0) == 1 || right.stride(1) == 1);
+        && left.shape[1] == right.shape[0] && left.shape[0] > 1 && left.shape[1] >= FewestOther && right.shape[1] >= FewestOther
+        && (left.stride(1) == 1 || left.stride(0) == 1 && left.shape[0] >= Several) && (right.stride(0) == 1 || right.stride(1) == 1);
 
     static void Run(Tensor result, Tensor left, Tensor right, bool add)
     {
         float* c = Address(result), a = Address(left), b = Address(right);
         long m = left.shape[0], k = left.shape[1], n = right.shape[1], ldc = result.stride(0);
         (long aRow, long aColumn, long bRow, long bColumn) = (left.stride(0), left.stride(1), right.stride(0), right.stride(1));
+        if (m < Several && bRow == 1)
+        {
+            Few(c, ldc, a, aRow, m, b, bColumn, n, k, add);
+            return;
+        }
+
         int tiles = (int)((n + TileColumns - 1) / TileColumns), threads = get_num_threads();
         // Parts of equal size, as many for each thread.
         int parts = Math.Min(tiles, (tiles + TilesOfPart * threads - 1) / (TilesOfPart * threads) * threads);
@@ -109,6 +118,35 @@ static unsafe class MatrixProduct
         }
     }
 
+    // The right factor is stored turned: each number is the product of two stored rows, and each row is read once.
+    static void Few(float* c, long ldc, float* left, long leftStride, long rows, float* right, long rightStride, long columns, long depth, bool add)
+    {
+        long groups = (columns + DotColumns - 1) / DotColumns;
+        int parts = (int)Math.Min(groups, Math.Min(4 * get_num_threads(), columns * depth / WorthThreads + 1));
+        InParts(parts, i =>
+        {
+            float* sums = stackalloc float[DotRows * DotColumns];
+            long last = Math.Min(columns, groups * (i + 1) / parts * DotColumns);
+            for (long column = groups * i / parts * DotColumns; column < last; column += DotColumns)
+            {
+                for (long row = 0; row < rows; row += DotRows)
+                {
+                    // At the end of rows or columns the last one stands in for those that are not there.
+                    (long height, long width) = (Math.Min(DotRows, rows - row), Math.Min(DotColumns, columns - column));
+                    Dots(left + row * leftStride, leftStride, height, right + column * rightStride, rightStride, width, depth, sums);
+                    for (long y = 0; y < height; y++)
+                    {
+                        float* to = c + (row + y) * ldc + column;
+                        for (long x = 0; x < width; x++)
+                        {
+                            to[x] = sums[y * DotColumns + x] + (add ? to[x] : 0);
+                        }
+                    }
+                }
+            }
+        });
+    }
+
     static void InParts(int parts, Action<int> part)
     {
         if (parts == 1)
@@ -124,24 +162,27 @@ static unsafe class MatrixProduct
     static void Part(float* c, long ldc, float* left, long rows, float* right, long bRow, long bColumn, long columns, long depth, bool add)
     {
         float* edge = stackalloc float[TileRows * TileColumns];
-        float[] packed = ArrayPool<float>.Shared.Rent((int)((columns + TileColumns - 1) / TileColumns * TileColumns * depth) + Alignment);
+        // Few rows read consecutive columns where they lie.
+        long inPlace = bColumn == 1 && rows < InPlaceBelow ? columns / TileColumns * TileColumns : 0;
+        float[] packed = ArrayPool<float>.Shared.Rent((int)((columns - inPlace + TileColumns - 1) / TileColumns * TileColumns * depth) + Alignment);
         fixed (float* memory = packed)
         {
             float* panel = Aligned(memory);
-            Pack(right, bColumn, bRow, columns, depth, TileColumns, panel);
+            Pack(right + inPlace * bColumn, bColumn, bRow, columns - inPlace, depth, TileColumns, panel);
             for (long i = 0; i < rows; i += TileRows)
             {
                 for (long j = 0; j < columns; j += TileColumns)
                 {
-                    float* to = c + i * ldc + j;
+                    float* to = c + i * ldc + j, block = j < inPlace ? right + j : panel + (j - inPlace) * depth;
+                    long step = j < inPlace ? bRow : TileColumns;
                     (long height, long width) = (Math.Min(TileRows, rows - i), Math.Min(TileColumns, columns - j));
                     if (height == TileRows && width == TileColumns)
                     {
-                        Tile(left + i * depth, panel + j * depth, depth, to, ldc, add);
+                        Tile(left + i * depth, block, step, depth, to, ldc, add);
                         continue;
                     }
 
-                    Tile(left + i * depth, panel + j * depth, depth, edge, TileColumns, false);
+                    Tile(left + i * depth, block, step, depth, edge, TileColumns, false);
                     for (long y = 0; y < height; y++)
                     {
                         for (long x = 0; x < width; x++)
@@ -158,7 +199,7 @@ static unsafe class MatrixProduct
 
     // The loop in which all time is spent: written out, so that each sum has a register.
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    static void Tile(float* left, float* right, long depth, float* to, long stride, bool add)
+    static void Tile(float* left, float* right, long step, long depth, float* to, long stride, bool add)
     {
         Vector512<float> r00 = default, r01 = default, r02 = default;
         Vector512<float> r10 = default, r11 = default, r12 = default;
@@ -168,7 +209,7 @@ static unsafe class MatrixProduct
         Vector512<float> r50 = default, r51 = default, r52 = default;
         Vector512<float> r60 = default, r61 = default, r62 = default;
         Vector512<float> r70 = default, r71 = default, r72 = default;
-        for (float* end = left + TileRows * depth; left < end; left += TileRows, right += TileColumns)
+        for (float* end = left + TileRows * depth; left < end; left += TileRows, right += step)
         {
             Vector512<float> y0 = Vector512.Load(right), y1 = Vector512.Load(right + 16), y2 = Vector512.Load(right + 32), x;
             x = Vector512.Create(left[0]);
@@ -215,6 +256,72 @@ static unsafe class MatrixProduct
         Put(to + 7 * stride, r70, r71, r72, add);
     }
 
+    // Products of four rows with four rows, [4, 4].
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    static void Dots(float* left, long leftStride, long height, float* right, long rightStride, long width, long depth, float* sums)
+    {
+        float* left0 = left, left1 = left + Math.Min(1, height - 1) * leftStride, left2 = left + Math.Min(2, height - 1) * leftStride, left3 = left + Math.Min(3, height - 1) * leftStride;
+        float* right0 = right, right1 = right + Math.Min(1, width - 1) * rightStride, right2 = right + Math.Min(2, width - 1) * rightStride, right3 = right + Math.Min(3, width - 1) * rightStride;
+        Vector512<float> r00 = default, r01 = default, r02 = default, r03 = default;
+        Vector512<float> r10 = default, r11 = default, r12 = default, r13 = default;
+        Vector512<float> r20 = default, r21 = default, r22 = default, r23 = default;
+        Vector512<float> r30 = default, r31 = default, r32 = default, r33 = default;
+        long k = 0;
+        for (; k + 16 <= depth; k += 16)
+        {
+            Vector512<float> y0 = Vector512.Load(right0 + k), y1 = Vector512.Load(right1 + k), y2 = Vector512.Load(right2 + k), y3 = Vector512.Load(right3 + k), x;
+            x = Vector512.Load(left0 + k);
+            r00 = Vector512.FusedMultiplyAdd(x, y0, r00);
+            r01 = Vector512.FusedMultiplyAdd(x, y1, r01);
+            r02 = Vector512.FusedMultiplyAdd(x, y2, r02);
+            r03 = Vector512.FusedMultiplyAdd(x, y3, r03);
+            x = Vector512.Load(left1 + k);
+            r10 = Vector512.FusedMultiplyAdd(x, y0, r10);
+            r11 = Vector512.FusedMultiplyAdd(x, y1, r11);
+            r12 = Vector512.FusedMultiplyAdd(x, y2, r12);
+            r13 = Vector512.FusedMultiplyAdd(x, y3, r13);
+            x = Vector512.Load(left2 + k);
+            r20 = Vector512.FusedMultiplyAdd(x, y0, r20);
+            r21 = Vector512.FusedMultiplyAdd(x, y1, r21);
+            r22 = Vector512.FusedMultiplyAdd(x, y2, r22);
+            r23 = Vector512.FusedMultiplyAdd(x, y3, r23);
+            x = Vector512.Load(left3 + k);
+            r30 = Vector512.FusedMultiplyAdd(x, y0, r30);
+            r31 = Vector512.FusedMultiplyAdd(x, y1, r31);
+            r32 = Vector512.FusedMultiplyAdd(x, y2, r32);
+            r33 = Vector512.FusedMultiplyAdd(x, y3, r33);
+        }
+
+        sums[0] = Vector512.Sum(r00);
+        sums[1] = Vector512.Sum(r01);
+        sums[2] = Vector512.Sum(r02);
+        sums[3] = Vector512.Sum(r03);
+        sums[4] = Vector512.Sum(r10);
+        sums[5] = Vector512.Sum(r11);
+        sums[6] = Vector512.Sum(r12);
+        sums[7] = Vector512.Sum(r13);
+        sums[8] = Vector512.Sum(r20);
+        sums[9] = Vector512.Sum(r21);
+        sums[10] = Vector512.Sum(r22);
+        sums[11] = Vector512.Sum(r23);
+        sums[12] = Vector512.Sum(r30);
+        sums[13] = Vector512.Sum(r31);
+        sums[14] = Vector512.Sum(r32);
+        sums[15] = Vector512.Sum(r33);
+        for (; k < depth; k++)
+        {
+            (float y0, float y1, float y2, float y3) = (right0[k], right1[k], right2[k], right3[k]);
+            for (int i = 0; i < DotRows; i++)
+            {
+                float x = (i == 0 ? left0 : i == 1 ? left1 : i == 2 ? left2 : left3)[k];
+                sums[4 * i] += x * y0;
+                sums[4 * i + 1] += x * y1;
+                sums[4 * i + 2] += x * y2;
+                sums[4 * i + 3] += x * y3;
+            }
+        }
+    }
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     static void Put(float* to, Vector512<float> a, Vector512<float> b, Vector512<float> c, bool add)
     {
@@ -242,6 +349,29 @@ static unsafe class MatrixProduct
             if (lines < width)
             {
                 new Span<float>(to, (int)(width * depth)).Clear();
+            }
+
+            if (lineStride == 1 && lines == width && width == TileColumns)
+            {
+                for (long k = 0; k < depth; k++)
+                {
+                    float* row = start + k * depthStride, into = to + k * TileColumns;
+                    Vector512.Load(row).Store(into);
+                    Vector512.Load(row + 16).Store(into + 16);
+                    Vector512.Load(row + 32).Store(into + 32);
+                }
+
+                continue;
+            }
+
+            if (lineStride == 1 && lines == width && width == TileRows)
+            {
+                for (long k = 0; k < depth; k++)
+                {
+                    Vector256.Load(start + k * depthStride).Store(to + k * TileRows);
+                }
+
+                continue;
             }
 
             if (lineStride == 1)

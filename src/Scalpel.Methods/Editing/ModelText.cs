@@ -1,4 +1,5 @@
 using Scalpel.Networks;
+using Scalpel.Numerics;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -16,12 +17,17 @@ static class ModelText
     {
         using var noGrad = no_grad();
         using var cache = new KeyValueCache(model.Config.Layers, (int)start.shape[1] + length);
+        using var pool = new WorkerPool(get_num_threads());
+        using Decoder.DecodeStep? step = Decoder.DecodeStep.For(model, (int)start.shape[0], pool);
+        var noPadding = new int[start.shape[0]];
         var columns = new List<Tensor> { start.alias() };
         for (int i = 0; i < length; i++)
         {
             run.Cancellation.ThrowIfCancellationRequested();
             using var scope = NewDisposeScope();
-            Tensor logits = model.Forward(columns[^1], cache: cache, logits: LogitsAt.Last).select(1, 0).to_type(ScalarType.Float32);
+            Tensor logits = step is null || i == 0
+                ? model.Forward(columns[^1], cache: cache, logits: LogitsAt.Last).select(1, 0).to_type(ScalarType.Float32)
+                : tensor(step.Run(columns[^1].data<long>().ToArray(), cache, noPadding).ToArray()).view(start.shape[0], -1);
             if (topK > 0)
             {
                 (Tensor best, Tensor which) = logits.topk(Math.Min(topK, (int)logits.shape[1]), -1);

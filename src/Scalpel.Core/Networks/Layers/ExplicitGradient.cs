@@ -25,9 +25,16 @@ sealed class ExplicitGradient : autograd.SingleTensorFunction<ExplicitGradient>
     {
         var run = (Func<Tensor, Tensor?>)ctx.get_data(nameof(backward));
         using var noGrad = no_grad();
+        using Tensor above = grad_output;
         using var scope = NewDisposeScope();
-        return [run(grad_output)?.MoveToOuterDisposeScope()!, null!, null!];
+        Tensor? result = run(above)?.DetachFromDisposeScope();
+        given.Value?.Dispose();
+        given.Value = result;
+        return [result!, null!, null!];
     }
+
+    // libtorch takes a result over only after the call, and nobody else frees it: the next call does.
+    readonly ThreadLocal<Tensor?> given = new();
 
     /// <summary>Adds a product to a tensor's gradient where it lies, or makes it the gradient.</summary>
     public static void AddProduct(Tensor leaf, Tensor left, Tensor right)
