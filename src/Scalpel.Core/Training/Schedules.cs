@@ -72,7 +72,7 @@ public sealed record CosineSchedule(long Steps) : FiniteSchedule(Steps)
 public sealed record CosineRestartsSchedule(long Steps) : FiniteSchedule(Steps)
 {
     /// <summary>Number of falls. Default 1.</summary>
-    public int Cycles { get; init; } = 1;
+    public double Cycles { get; init; } = 1;
 
     private protected override double AfterWarmup(long step) =>
         Progress(step) >= 1 ? 0 : Math.Max(0, 0.5 * (1 + Math.Cos(Math.PI * (Cycles * Progress(step) % 1.0))));
@@ -88,7 +88,7 @@ public sealed record PolynomialSchedule(long Steps) : FiniteSchedule(Steps)
     public double Floor { get; init; }
 
     private protected override double AfterWarmup(long step) =>
-        step > Steps ? Floor : (1 - Floor) * Math.Pow(1 - (double)(step - Warmup) / (Steps - Warmup), Power) + Floor;
+        step > Steps ? Floor : (1 - Floor) * Math.Pow(1 - Progress(step), Power) + Floor;
 }
 
 /// <summary>1/√ of the step, 1 at the end of warm-up.</summary>

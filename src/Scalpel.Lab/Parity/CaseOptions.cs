@@ -19,6 +19,8 @@ sealed class CaseOptions(JsonObject json, string where)
 
     public double? NumberOrNull(string key) => Has(key) ? Parse(json[key]!) : null;
 
+    public bool IsFlag(string key) => json[key]?.GetValueKind() is JsonValueKind.True or JsonValueKind.False;
+
     public bool Flag(string key, bool otherwise = false) => Has(key) ? json[key]!.GetValue<bool>() : otherwise;
 
     public string Text(string key, string otherwise) => Has(key) ? json[key]!.GetValue<string>() : otherwise;

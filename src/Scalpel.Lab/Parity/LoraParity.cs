@@ -103,9 +103,19 @@ public sealed class LoraParity : IParityKind
             "linear" => AdapterCombination.Linear,
             "ties" => AdapterCombination.Ties,
             "magnitude_prune" => AdapterCombination.MagnitudePrune,
+            "ties_svd" => AdapterCombination.TiesSvd,
+            "magnitude_prune_svd" => AdapterCombination.MagnitudePruneSvd,
             _ => throw new BadInputException($"{parityCase.Folder}: the combination '{kind}' is not known here."),
         };
-        Adapter combined = AdapterMerge.Combine(adapters, options.Numbers("weights")!, combination, (int?)a.NumberOrNull("svd_rank"), a.Number("density", 1));
+        Adapter combined = AdapterMerge.Combine(adapters, options.Numbers("weights")!, combination, new AdapterCombinationOptions
+        {
+            Rank = (int?)a.NumberOrNull("svd_rank"),
+            Density = a.Number("density", 1),
+            Election = MergeParity.Election(a),
+            Clamp = a.NumberOrNull("svd_clamp"),
+        });
+        // How the decomposition is computed changes no leading factor.
+        a.Ignore("svd_full_matrices", "svd_driver");
         a.Finish();
         foreach (Adapter adapter in adapters)
         {

@@ -44,7 +44,7 @@ public sealed class LossParity : IParityKind
             "sft" => Sft(given, options),
             "grpo" => Grpo(given, options),
             "rloo" => Values(PolicyGradient.LeaveOneOut(given.Leaf("log_probs"), given["old_log_probs"], given["completion_mask"], given["advantages"],
-                options.Number("epsilon_low", 0.2), options.Number("epsilon_high", 0.2))),
+                Clip(options).Low, Clip(options).High)),
             "grpo-advantages" => GrpoAdvantages(given, options),
             "rloo-advantages" => RlooAdvantages(given, options),
             "reward-model" or "packed-forward" => [],
@@ -91,20 +91,14 @@ public sealed class LossParity : IParityKind
 
     static Dictionary<string, Func<Tensor>> Dpo(GoldenTensors given, CaseOptions options)
     {
-        string[] names = options.Texts("loss_type");
-        double[] weights = options.Numbers("loss_weights") ?? [.. names.Select(_ => 1.0)];
         bool apart = options.Flag("pair_by_pair"), weighted = options.Flag("use_weighting");
-        var settings = new DirectPreferenceOptions
-        {
-            Losses = [.. names.Zip(weights, (name, weight) => (TrlNames.DirectPreference(name), weight))],
-            Beta = options.Number("beta", 0.1),
-            LabelSmoothing = options.Number("label_smoothing", 0),
-            Divergence = TrlNames.DivergenceOf(options.Text("f_divergence_type", "reverse_kl")),
-            AlphaCoefficient = options.Number("f_alpha_divergence_coef", 0.5),
-            TailWeight = options.NumberOrNull("ld_alpha"),
-            DiscopopTau = options.Number("discopop_tau", 0.05),
-        };
+        DirectPreferenceOptions settings = Direct(options);
         Tensor mask = given["completion_mask"];
+        if (apart && given.Has("logits") || weighted && !given.Has("logits"))
+        {
+            throw new BadInputException($"pair_by_pair goes with log_probs, use_weighting with logits; the case has {(given.Has("logits") ? "logits" : "log_probs")}.");
+        }
+
         if (!given.Has("logits"))
         {
             Tensor logProbs = given.Leaf("log_probs"), reference = given["ref_log_probs"];
@@ -115,13 +109,8 @@ public sealed class LossParity : IParityKind
 
             long pairs = mask.shape[0] / 2;
             Tensor Pair(Tensor x, long i) => cat([x.narrow(0, i, 1), x.narrow(0, pairs + i, 1)]);
-            Tensor sum = zeros([]);
-            for (long i = 0; i < pairs; i++)
-            {
-                sum = sum + DirectPreference.Loss(Pair(logProbs, i), Pair(reference, i), Pair(mask, i), settings).Loss;
-            }
-
-            return new() { ["loss"] = () => sum / pairs };
+            Objective[] each = [.. Enumerable.Range(0, (int)pairs).Select(i => DirectPreference.Loss(Pair(logProbs, i), Pair(reference, i), Pair(mask, i), settings))];
+            return Values(new Objective(stack(each.Select(one => one.Loss)).mean(), each[0].Metrics.Keys.ToDictionary(name => name, name => each.Average(one => one.Metrics[name]))));
         }
 
         Tensor logits = given.Leaf("logits"), ids = given["input_ids"];
@@ -137,17 +126,41 @@ public sealed class LossParity : IParityKind
         return values;
     }
 
-    static Dictionary<string, Func<Tensor>> KtoLoss(GoldenTensors given, CaseOptions options)
+    /// <summary>Options of DPO's losses, by TRL's names.</summary>
+    internal static DirectPreferenceOptions Direct(CaseOptions options)
+    {
+        string[] names = options.Texts("loss_type");
+        names = names.Length > 0 ? names : ["sigmoid"];
+        double[] weights = options.Numbers("loss_weights") ?? [.. names.Select(_ => 1.0)];
+        return new DirectPreferenceOptions
+        {
+            Losses = weights.Length == names.Length ? [.. names.Zip(weights, (name, weight) => (TrlNames.DirectPreference(name), weight))]
+                : throw new BadInputException($"There are {names.Length} losses and {weights.Length} weights."),
+            Beta = options.Number("beta", 0.1),
+            LabelSmoothing = options.Number("label_smoothing", 0),
+            Divergence = TrlNames.DivergenceOf(options.Text("f_divergence_type", "reverse_kl")),
+            AlphaCoefficient = options.Number("f_alpha_divergence_coef", 0.5),
+            TailWeight = options.NumberOrNull("ld_alpha"),
+            DiscopopTau = options.Number("discopop_tau", 0.05),
+        };
+    }
+
+    /// <summary>Options of KTO, by TRL's names.</summary>
+    internal static KtoOptions Unpaired(CaseOptions options)
     {
         string kind = options.Text("loss_type", "kto");
-        var settings = new KtoOptions
+        return new KtoOptions
         {
             Beta = options.Number("beta", 0.1),
             DesirableWeight = options.Number("desirable_weight", 1),
             UndesirableWeight = options.Number("undesirable_weight", 1),
             AgainstZero = kind switch { "kto" => false, "apo_zero_unpaired" => true, _ => throw new BadInputException($"The loss '{kind}' is not known here.") },
         };
-        return Values(Kto.Loss(given.Leaf("log_probs"), given["ref_log_probs"], given["completion_mask"], given["label"], settings,
+    }
+
+    static Dictionary<string, Func<Tensor>> KtoLoss(GoldenTensors given, CaseOptions options)
+    {
+        return Values(Kto.Loss(given.Leaf("log_probs"), given["ref_log_probs"], given["completion_mask"], given["label"], Unpaired(options),
             given.Has("kl_log_probs") ? (given["kl_log_probs"], given["ref_kl_log_probs"], given["kl_completion_mask"]) : null));
     }
 
@@ -158,13 +171,16 @@ public sealed class LossParity : IParityKind
             return Values(ReferenceFree.OddsRatio(given.Leaf("logits"), given["input_ids"], given["attention_mask"], given["labels"], options.Number("beta", 0.1)));
         }
 
+        // TRL's alphapo is simpo without cross-entropy.
+        string kind = options.Text("loss_type", "sigmoid");
+        bool alpha = kind == "alphapo";
         return Values(ReferenceFree.Contrast(given.Leaf("logits"), given["labels"], new ContrastiveOptions
         {
-            Loss = TrlNames.Contrastive(options.Text("loss_type", "sigmoid")),
+            Loss = TrlNames.Contrastive(alpha ? "simpo" : kind),
             Beta = options.Number("beta", 0.1),
             Gamma = options.Number("simpo_gamma", 0.5),
             LabelSmoothing = options.Number("label_smoothing", 0),
-            NllWeight = options.Number("cpo_alpha", 1),
+            NllWeight = options.Number("cpo_alpha", 1) * (alpha ? 0 : 1),
             Alpha = options.Number("alpha", 0),
         }));
     }
@@ -191,23 +207,35 @@ public sealed class LossParity : IParityKind
         {
             Loss = TrlNames.GroupPolicy(options.Text("loss_type", "dapo")),
             Beta = options.Number("beta", 0),
-            EpsilonLow = options.Number("epsilon_low", 0.2),
-            EpsilonHigh = options.Number("epsilon_high", 0.2),
+            EpsilonLow = Clip(options).Low,
+            EpsilonHigh = Clip(options).High,
             Delta = options.NumberOrNull("delta"),
             SequenceLevel = options.Text("importance_sampling_level", "token") == "sequence",
-            MaxLength = (long)options.Number("max_completion_length", 0),
+            MaxLength = (long)options.Number("max_completion_length", 256),
+            GammaPositive = (options.Number("vespo_k_pos", 2), options.Number("vespo_lambda_pos", 3)),
+            GammaNegative = (options.Number("vespo_k_neg", 3), options.Number("vespo_lambda_neg", 2)),
+            OffPolicyThreshold = options.NumberOrNull("off_policy_mask_threshold"),
             TemperaturePositive = options.Number("sapo_temperature_pos", 1),
             TemperatureNegative = options.Number("sapo_temperature_neg", 1.05),
             CorrectDivergence = options.Flag("use_bias_correction_kl"),
         },
         given.Optional("old_log_probs"), given.Optional("ref_log_probs"), options.NumberOrNull("num_items_in_batch")));
 
+    // TRL's epsilon is the lower bound, and the upper one where none is given.
+    static (double Low, double High) Clip(CaseOptions options)
+    {
+        double low = options.NumberOrNull("epsilon_low") ?? options.Number("epsilon", 0.2);
+        return (low, options.Number("epsilon_high", low));
+    }
+
+    static string Scale(CaseOptions options) => options.IsFlag("scale_rewards") ? options.Flag("scale_rewards") ? "group" : "none" : options.Text("scale_rewards", "group");
+
     static Dictionary<string, Func<Tensor>> GrpoAdvantages(GoldenTensors given, CaseOptions options)
     {
         Tensor rewards = given["rewards"];
         (Tensor advantages, Tensor spread) = PolicyGradient.GroupAdvantages(rewards, (int)options.Number("num_generations", 8),
             options.Numbers("reward_weights") ?? [.. Enumerable.Repeat(1.0, (int)rewards.shape[1])],
-            options.Text("scale_rewards", "group") switch
+            Scale(options) switch
             {
                 "group" => AdvantageScale.Group,
                 "batch" => AdvantageScale.Batch,

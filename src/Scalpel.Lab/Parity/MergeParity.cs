@@ -53,7 +53,7 @@ public sealed class MergeParity : IParityKind
         Tensor[] tasks = All("task"), masks = All("mask");
         double[] weights = options.Numbers("weights")!;
         double density = options.Number("density", 1);
-        SignElection election = options.Text("majority_sign_method", "total") == "frequency" ? SignElection.Frequency : SignElection.Total;
+        SignElection election = Election(options);
         string function = options.Text("function");
         return function switch
         {
@@ -66,6 +66,23 @@ public sealed class MergeParity : IParityKind
         };
     }
 
+    /// <summary>PEFT's majority_sign_method.</summary>
+    internal static SignElection Election(CaseOptions options) => options.Text("majority_sign_method", "total") switch
+    {
+        "total" => SignElection.Total,
+        "frequency" => SignElection.Frequency,
+        var other => throw new BadInputException($"The majority_sign_method '{other}' is not known here."),
+    };
+
+    // What would be passed over in silence.
+    static void Refuse(string folder, JsonObject json, string what, params string[] known)
+    {
+        if (json.FirstOrDefault(pair => pair.Value is not null && !known.Contains(pair.Key)) is { Key: { } unknown })
+        {
+            throw new BadInputException($"{folder}: {what} '{unknown}' is not known here.");
+        }
+    }
+
     static void RunModels(ParityCase parityCase, SafeTensorsFile inputs, SafeTensorsFile expected, Comparison comparison)
     {
         JsonObject config = parityCase.Options["config"]!.AsObject(), paths = parityCase.Options["models"]!.AsObject();
@@ -74,6 +91,19 @@ public sealed class MergeParity : IParityKind
         JsonObject whole = config["parameters"] as JsonObject ?? [];
         (string Name, JsonObject Parameters)[] models = [.. config["models"]!.AsArray().Select(m => (m!["model"]!.GetValue<string>(), m["parameters"] as JsonObject ?? []))];
         string? baseName = config["base_model"]?.GetValue<string>();
+        Refuse(parityCase.Folder, parityCase.Options, "the option", "algorithm", "config", "models");
+        Refuse(parityCase.Folder, config, "the key", "merge_method", "base_model", "dtype", "out_dtype", "models", "parameters");
+        Refuse(parityCase.Folder, whole, "the parameter", "weight", "density", "normalize", "rescale", "lambda", "t", "int8_mask");
+        foreach ((string name, JsonObject parameters) in models)
+        {
+            Refuse(parityCase.Folder, parameters, $"{name}: the parameter", "weight", "density");
+        }
+
+        if (config["dtype"]?.GetValue<string>() is not (null or "float32") || config["out_dtype"]?.GetValue<string>() is not (null or "float32"))
+        {
+            throw new BadInputException($"{parityCase.Folder}: merges are in float32 here.");
+        }
+
         Dictionary<string, Checkpoint> open = models.Select(m => m.Name).Append(baseName).OfType<string>().Distinct().ToDictionary(name => name, name => Checkpoint.Open(Resolve(name)));
         try
         {
@@ -107,7 +137,7 @@ public sealed class MergeParity : IParityKind
                         },
                         Lambda = Value("lambda", []) ?? 1,
                         Normalise = whole["normalize"]?.GetValue<bool>(),
-                        Rescale = whole["rescale"]?.GetValue<bool>() ?? true,
+                        Rescale = whole["rescale"]?.GetValue<bool>(),
                     });
                 }
 

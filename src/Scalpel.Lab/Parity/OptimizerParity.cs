@@ -47,6 +47,7 @@ public sealed class OptimizerParity : IParityKind
 
         string kind = options.Text("optimizer");
         double peak = arguments.NumberOrNull("lr") ?? DefaultRate(kind);
+        bool maximize = arguments.Flag("maximize");
         using Optimizer optimizer = Read(kind, arguments, groups, peak);
         arguments.Finish();
         double? norm = options.NumberOrNull("max_grad_norm"), clip = options.NumberOrNull("clip_value");
@@ -89,6 +90,11 @@ public sealed class OptimizerParity : IParityKind
             if (wanted.TryGetValue("lr", out Tensor? rates))
             {
                 comparison.Numbers($"lr[{step}]", rate, rates[step].ToDouble());
+            }
+
+            if (maximize)
+            {
+                groups.ForEach(group => group.Gradients.neg_());
             }
 
             optimizer.Step(rate);
@@ -170,7 +176,7 @@ public sealed class OptimizerParity : IParityKind
     {
         var options = new CaseOptions(parityCase.Options, parityCase.Folder);
         options.Ignore("algorithm");
-        CaseOptions a = options.Part("arguments");
+        CaseOptions a = options.Part("arguments").Ignore("foreach", "use_buffers");
         string kind = options.Text("implementation");
         foreach (string name in inputs.Entries.Keys.Where(key => key.StartsWith("initial.", StringComparison.Ordinal)).Select(key => key[8..]))
         {

@@ -33,7 +33,7 @@ public sealed class ScheduleParity : IParityKind
         "constant_with_warmup" => new ConstantSchedule { Warmup = warmup },
         "linear" => new LinearSchedule(steps) { Warmup = warmup },
         "cosine" => new CosineSchedule(steps) { Warmup = warmup, Cycles = arguments.Number("num_cycles", 0.5) },
-        "cosine_with_restarts" => new CosineRestartsSchedule(steps) { Warmup = warmup, Cycles = (int)arguments.Number("num_cycles", 1) },
+        "cosine_with_restarts" => new CosineRestartsSchedule(steps) { Warmup = warmup, Cycles = arguments.Number("num_cycles", 1) },
         "polynomial" => new PolynomialSchedule(steps) { Warmup = warmup, Power = arguments.Number("power", 1), Floor = arguments.Number("lr_end", 1e-7) / peak },
         "inverse_sqrt" => new InverseSqrtSchedule { Warmup = warmup, Timescale = (long?)arguments.NumberOrNull("timescale") },
         "cosine_with_min_lr" => new CosineSchedule(steps) { Warmup = warmup, Cycles = arguments.Number("num_cycles", 0.5), Floor = Floor(arguments, peak) },

@@ -25,6 +25,12 @@ public sealed class TrainingParity : IParityKind
         int accumulation = (int)a.Number("gradient_accumulation_steps", 1), rows = (int)a.Number("per_device_train_batch_size", 2);
         double rate = a.Number("learning_rate", 2e-5);
         Schedule schedule = ScheduleParity.Read(a.Text("lr_scheduler_type", "linear"), a.Part("lr_scheduler_kwargs"), (long)a.Number("warmup_steps", 0), steps, rate);
+        string kind = a.Text("optim", "adamw_torch");
+        if (kind is not ("adamw_torch" or "adamw_torch_fused"))
+        {
+            throw new BadInputException($"{parityCase.Folder}: the optimizer '{kind}' is not known here.");
+        }
+
         double decay = a.Number("weight_decay", 0), beta1 = a.Number("adam_beta1", 0.9), beta2 = a.Number("adam_beta2", 0.999), epsilon = a.Number("adam_epsilon", 1e-8);
         using Decoder model = Decoder.Load(parityCase.PathOf("model"));
         using Adapter? adapter = parityCase.Options["adapter"] is null ? null : PeftFolder.Read(Path.Combine(parityCase.Folder, parityCase.Option("adapter")), model);
@@ -32,12 +38,15 @@ public sealed class TrainingParity : IParityKind
         using var batches = new GivenBatches(inputs, algorithm == "train-sft" ? rows : 0);
         ITrainingTask task = algorithm switch
         {
-            "train-sft" => new SftRun(model, batches, accumulation),
-            "train-dpo" => new DpoRun(model, batches, TrlNames.DirectPreference(a.Texts("loss_type").FirstOrDefault("sigmoid")), a.Number("beta", 0.1)),
-            "train-kto" => new KtoRun(model, batches, new KtoOptions { Beta = a.Number("beta", 0.1), DesirableWeight = a.Number("desirable_weight", 1), UndesirableWeight = a.Number("undesirable_weight", 1) }),
+            "train-sft" => new SftRun(model, batches, accumulation, Supervision(a)),
+            "train-dpo" => new DpoRun(model, batches, LossParity.Direct(a)),
+            "train-kto" => new KtoRun(model, batches, LossParity.Unpaired(a)),
             "train-reward" => new RewardRun(model, batches, a.Number("center_rewards_coefficient", 0)),
             _ => throw new BadInputException($"{parityCase.Folder}: the run '{algorithm}' is not known here."),
         };
+        // Of supervised runs the passes' losses are shares of the step's, as in the reference; of the others each is a mean.
+        bool means = algorithm != "train-sft" && accumulation > 1;
+        task = means ? new Accumulated(task, accumulation) : task;
         double norm = a.Number("max_grad_norm", 1);
         a.Finish();
         options.Finish();
@@ -60,7 +69,7 @@ public sealed class TrainingParity : IParityKind
             Tensor wanted = expected.Read(name);
             Tensor? ours = name switch
             {
-                "loss" => tensor(reports.SelectMany(report => report.Losses).ToArray()),
+                "loss" => tensor(reports.SelectMany(report => report.Losses).Select(loss => means ? loss * accumulation : loss).ToArray()),
                 "lr" => tensor(reports.Select(report => report.Rate).ToArray()),
                 "grad_norm" => tensor(reports.Select(report => report.GradNorm).ToArray()),
                 _ when name.StartsWith("metric.", StringComparison.Ordinal) => Metric(reports, name[7..]),
@@ -106,7 +115,27 @@ public sealed class TrainingParity : IParityKind
         }
     }
 
-    sealed class SftRun(Decoder model, GivenBatches batches, int accumulation) : ITrainingTask
+    static SupervisedOptions Supervision(CaseOptions a)
+    {
+        string kind = a.Text("loss_type", "nll");
+        return new SupervisedOptions
+        {
+            Dynamic = kind switch { "nll" or "chunked_nll" => false, "dft" => true, _ => throw new BadInputException($"The loss '{kind}' is not known here.") },
+            LabelSmoothing = a.Number("label_smoothing_factor", 0),
+        };
+    }
+
+    /// <summary>A task whose passes are each a step of their own, as several passes of one step.</summary>
+    sealed class Accumulated(ITrainingTask task, int passes) : ITrainingTask
+    {
+        public Objective Loss(long step, int part)
+        {
+            Objective objective = task.Loss(step * passes + part, 0);
+            return objective with { Loss = objective.Loss / passes };
+        }
+    }
+
+    sealed class SftRun(Decoder model, GivenBatches batches, int accumulation, SupervisedOptions options) : ITrainingTask
     {
         public Objective Loss(long step, int part)
         {
@@ -119,7 +148,7 @@ public sealed class TrainingParity : IParityKind
             long index = step * accumulation + part;
             Tensor labels = batches["labels", index], target = labels[.., 1..], mask = target.ne(TokenScores.Ignored);
             Tensor logits = model.Forward(batches["input_ids", index], batches["attention_mask", index]), shifted = logits.detach()[.., ..^1];
-            return Supervised.Loss(logits, labels, items: items) with
+            return Supervised.Loss(logits, labels, options, items) with
             {
                 Metrics = new Dictionary<string, double>
                 {
@@ -137,10 +166,9 @@ public sealed class TrainingParity : IParityKind
         readonly DirectPreferenceOptions options;
         readonly Tensor[] reference;
 
-        public DpoRun(Decoder model, GivenBatches batches, DirectPreferenceLoss loss, double beta)
+        public DpoRun(Decoder model, GivenBatches batches, DirectPreferenceOptions options)
         {
-            (this.model, this.batches) = (model, batches);
-            options = new DirectPreferenceOptions { Losses = [(loss, 1)], Beta = beta };
+            (this.model, this.batches, this.options) = (model, batches, options);
             // With gradients on, as in training: the same path gives the same bits, so that the first margins are exactly 0.
             reference = [.. Enumerable.Range(0, (int)batches.Count).Select(i => LogProbs(i).detach())];
         }

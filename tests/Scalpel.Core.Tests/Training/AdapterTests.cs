@@ -100,6 +100,50 @@ public sealed class AdapterTests
     }
 
     [Fact]
+    public void CombinationsAgreeWhereTheyMust()
+    {
+        using var scope = NewDisposeScope();
+        using var noGrad = no_grad();
+        (Decoder model, Adapter a, Tensor _) = Load("lora-all-linear");
+        using (model)
+        using (a)
+        using (Adapter b = Adapter.CreateLora(model, new LoraOptions { Rank = 4, Targets = ["q_proj"] }, 5))
+        {
+            foreach ((string name, Tensor tensor) in b.Tensors)
+            {
+                tensor.copy_(randn(tensor.shape) * 0.1);
+            }
+
+            Tensor Change(Adapter adapter)
+            {
+                const string Path = "base_model.model.model.layers.0.self_attn.q_proj.lora_";
+                return adapter.Tensors[$"{Path}B.weight"].matmul(adapter.Tensors[$"{Path}A.weight"]);
+            }
+
+            Tensor Combined(AdapterCombination kind, double[] weights, AdapterCombinationOptions? options = null)
+            {
+                using Adapter both = AdapterMerge.Combine([a, b], weights, kind, options);
+                return Change(both);
+            }
+
+            double Far(Tensor x, Tensor y) => ((x - y).norm() / y.norm()).ToDouble();
+            var whole = new AdapterCombinationOptions { Rank = 8 };
+            Far(Combined(AdapterCombination.Svd, [0.7, -0.4], whole), Combined(AdapterCombination.Cat, [0.7, -0.4])).ShouldBeLessThan(1e-5);
+            Far(Combined(AdapterCombination.MagnitudePruneSvd, [0.7, -0.4], whole), Combined(AdapterCombination.Svd, [0.7, -0.4], whole)).ShouldBeLessThan(1e-5);
+            // An adapter against itself.
+            using Adapter none = AdapterMerge.Combine([b, b], [1, -1], AdapterCombination.Linear);
+            using Adapter lone = AdapterMerge.Combine([b], [-1], AdapterCombination.Linear);
+            using Adapter twice = AdapterMerge.Combine([b, b], [1, 1], AdapterCombination.TiesSvd);
+            Change(none).abs().max().ToDouble().ShouldBeLessThan(1e-6);
+            Far(Change(lone), Change(b) * -b.Modules.OfType<LoraModule>().First().Scale).ShouldBeLessThan(1e-5);
+            Far(Change(twice), Change(b) * b.Modules.OfType<LoraModule>().First().Scale).ShouldBeLessThan(1e-4);
+            Combined(AdapterCombination.Svd, [1, 1], new AdapterCombinationOptions { Clamp = 0.9 }).norm().ToDouble().ShouldBeLessThan(Combined(AdapterCombination.Svd, [1, 1]).norm().ToDouble());
+            Should.Throw<BadInputException>(() => AdapterMerge.Combine([a, b], [1])).Message.ShouldContain("2 adapters and 1 weights");
+            Should.Throw<BadInputException>(() => AdapterMerge.Combine([b], [1], AdapterCombination.Svd, new AdapterCombinationOptions { Rank = 400 })).Message.ShouldContain("rank of the combined adapter is 400");
+        }
+    }
+
+    [Fact]
     public void GenerationWithAnAdapterIsThatOfTheMergedModel()
     {
         using var scope = NewDisposeScope();

@@ -83,6 +83,40 @@ public sealed class ObjectiveTests
     }
 
     [Fact]
+    public void GammaWeightsAreOneAtTheSamplingPolicyAndFallAwayFromIt()
+    {
+        using var scope = NewDisposeScope();
+        Tensor mask = ones(2, 3), advantages = tensor([1f, -2f]);
+        float[] Gradient(Tensor old, GroupPolicyOptions options)
+        {
+            Tensor policy = full([2, 3], -1.0).requires_grad_(true);
+            PolicyGradient.GroupRelative(policy, mask, advantages, options, old).Loss.backward();
+            return [.. policy.grad!.data<float>()];
+        }
+
+        var vespo = new GroupPolicyOptions { Loss = GroupPolicyLoss.Vespo };
+        Gradient(full([2, 3], -1.0), vespo).ShouldBe([-1 / 6f, -1 / 6f, -1 / 6f, 2 / 6f, 2 / 6f, 2 / 6f], 1e-6f);
+        // w = e^0.3: w² e^(3 − 3w) and w³ e^(2 − 2w).
+        double w = Math.Exp(0.3), better = w * w * Math.Exp(3 - 3 * w), worse = w * w * w * Math.Exp(2 - 2 * w);
+        float[] away = Gradient(full([2, 3], -1.1), vespo);
+        away[0].ShouldBe((float)(-better / 6), 1e-5f);
+        away[3].ShouldBe((float)(2 * worse / 6), 1e-5f);
+        // Log-ratios of 0.2 a token from the sampling policy down to this one: only the better answer stays.
+        Gradient(full([2, 3], -0.8), new GroupPolicyOptions { OffPolicyThreshold = 0.1 })[3..].ShouldAllBe(g => g == 0);
+        Gradient(full([2, 3], -0.8), new GroupPolicyOptions { OffPolicyThreshold = 0.1 })[0].ShouldNotBe(0);
+        Gradient(full([2, 3], -0.8), new GroupPolicyOptions { OffPolicyThreshold = 0.3, EpsilonLow = 0.5 })[3].ShouldNotBe(0);
+    }
+
+    [Fact]
+    public void AnAnswerThatIsAloneInItsGroupHasNeitherAdvantageNorSpread()
+    {
+        using var scope = NewDisposeScope();
+        (Tensor advantages, Tensor spread) = PolicyGradient.GroupAdvantages(tensor([1f, 5f], [2, 1]), 1, [1.0]);
+        advantages.data<float>().ToArray().ShouldBe([0, 0]);
+        spread.data<float>().ToArray().ShouldBe([0, 0]);
+    }
+
+    [Fact]
     public void RewardsMayShiftTogetherUnlessTheyAreCentred()
     {
         using var scope = NewDisposeScope();

@@ -30,7 +30,7 @@ public enum TuningFamily
 /// <summary>An objective by the name that the field uses, with its settings; null is the objective's own default.</summary>
 public sealed record TuningObjective
 {
-    static readonly string[] Pairwise = ["cpo", "cpo_hinge", "cpo_ipo", "simpo", "cpo_simpo", "alphapo", "orpo", "slic"], Policies = ["grpo", "dapo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "rloo"];
+    static readonly string[] Pairwise = ["cpo", "cpo_hinge", "cpo_ipo", "simpo", "cpo_simpo", "alphapo", "orpo", "slic"], Policies = ["grpo", "dapo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo", "rloo"];
     static readonly string[] Direct =
     [
         "dpo", "cdpo", "rpo", "mpo", "wpo", "sigmoid", "sigmoid_norm", "ipo", "hinge", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft",
@@ -39,7 +39,7 @@ public sealed record TuningObjective
     /// <summary>
     /// nll, dft; dpo, ipo, hinge, robust, cdpo, rpo, wpo and TRL's other names, or several with weights (<c>sigmoid:0.8+bco_pair:0.2+sft</c>);
     /// kto, apo_zero_unpaired; cpo, cpo_hinge, cpo_ipo, simpo, cpo_simpo, alphapo, orpo, slic; rrhf; reward; grpo, dapo, bnpo, dr_grpo, cispo,
-    /// sapo, luspo, rloo.
+    /// sapo, luspo, vespo, rloo.
     /// </summary>
     public required string Name { get; init; }
 

@@ -37,8 +37,8 @@ public sealed record ModelMergeOptions
     /// <summary>Whether to divide by the sum of weights. Default: for the mean of models and for TIES.</summary>
     public bool? Normalise { get; init; }
 
-    /// <summary>Whether DARE restores each change's L1 norm, as mergekit does; the paper divides by the density. Default true.</summary>
-    public bool Rescale { get; init; } = true;
+    /// <summary>Whether each change's L1 norm is restored after thinning, as mergekit does for DARE; the paper divides by the density. Default: for DARE, not for TIES.</summary>
+    public bool? Rescale { get; init; }
 }
 
 /// <summary>One model's part in the merge of one tensor.</summary>
@@ -111,19 +111,15 @@ public static class ModelMerge
 
     static Tensor Thinned(Tensor change, MergePart part, ModelMergeOptions options)
     {
-        if (options.Method == MergeMethod.Ties)
-        {
-            return TaskVectors.Trim(change, part.Density, atLeast: 1);
-        }
-
-        if (options.Method is not (MergeMethod.DareLinear or MergeMethod.DareTies) || part.Mask is null)
+        bool trims = options.Method == MergeMethod.Ties;
+        if (!trims && (options.Method is not (MergeMethod.DareLinear or MergeMethod.DareTies) || part.Mask is null))
         {
             return change;
         }
 
-        Tensor kept = change * part.Mask.to_type(change.dtype);
+        Tensor kept = trims ? TaskVectors.Trim(change, part.Density, atLeast: 1) : change * part.Mask!.to_type(change.dtype);
         double left = kept.abs().sum().ToDouble();
-        return options.Rescale && left > 0 ? kept * (change.abs().sum().ToDouble() / left) : kept;
+        return (options.Rescale ?? !trims) && left > 0 ? kept * (change.abs().sum().ToDouble() / left) : kept;
     }
 }
 

@@ -26,6 +26,9 @@ public enum GroupPolicyLoss
 
     /// <summary>Answers weighted by their length.</summary>
     Luspo,
+
+    /// <summary>The ratio of whole answers through a gamma-shaped weight without gradient, all tokens of the step alike.</summary>
+    Vespo,
 }
 
 /// <summary>Options of <see cref="PolicyGradient.GroupRelative"/>.</summary>
@@ -57,6 +60,15 @@ public sealed record GroupPolicyOptions
 
     /// <summary>Sapo's temperature for other advantages. Default 1.05.</summary>
     public double TemperatureNegative { get; init; } = 1.05;
+
+    /// <summary>Vespo's k and λ for advantages of at least 0, w^k e^(λ − λw). Default 2 and 3.</summary>
+    public (double K, double Lambda) GammaPositive { get; init; } = (2, 3);
+
+    /// <summary>Vespo's k and λ for advantages below 0. Default 3 and 2.</summary>
+    public (double K, double Lambda) GammaNegative { get; init; } = (3, 2);
+
+    /// <summary>Answers with an advantage below 0 are left out when their mean log-ratio of the sampling policy to this one is above this; null for none.</summary>
+    public double? OffPolicyThreshold { get; init; }
 
     /// <summary>Whether the divergence is weighted by the ratio. Default false.</summary>
     public bool CorrectDivergence { get; init; }
@@ -93,7 +105,7 @@ public static class PolicyGradient
     {
         options ??= new();
         using var scope = NewDisposeScope();
-        Tensor wide = mask.to_type(logProbs.dtype), advantage = advantages.unsqueeze(1), log = logProbs - (old ?? logProbs.detach());
+        Tensor wide = mask.to_type(logProbs.dtype), advantage = advantages.unsqueeze(1), log = logProbs - (old ?? logProbs.detach()), tokens = log;
         Tensor lengths = wide.sum(1).clamp_min(1);
         if (options.SequenceLevel)
         {
@@ -105,8 +117,15 @@ public static class PolicyGradient
         {
             GroupPolicyLoss.Cispo => -ratio.detach().clamp_max(options.EpsilonHigh) * advantage * logProbs,
             GroupPolicyLoss.Sapo => SoftGate(ratio, advantage, options),
+            GroupPolicyLoss.Vespo => -GammaWeight(tokens.detach(), wide, advantage, options) * advantage * logProbs,
             _ => -minimum(bounded * advantage, ratio.clamp(1 - options.EpsilonLow, 1 + options.EpsilonHigh) * advantage),
         };
+        if (options.OffPolicyThreshold is { } threshold)
+        {
+            Tensor drift = ((tokens.detach() * wide).sum(1).neg() / lengths).unsqueeze(1);
+            each = each * advantage.ge(0).logical_or(drift.le(threshold)).to_type(each.dtype);
+        }
+
         var metrics = new Dictionary<string, double>();
         if (options.Beta != 0)
         {
@@ -126,7 +145,7 @@ public static class PolicyGradient
             GroupPolicyLoss.Luspo => (each * wide.sum(1, keepdim: true)).mean(),
             _ => (each * wide).sum() / Math.Max(1, items ?? wide.sum().ToDouble()),
         };
-        if (options.Loss is not (GroupPolicyLoss.Cispo or GroupPolicyLoss.Sapo))
+        if (options.Loss is not (GroupPolicyLoss.Cispo or GroupPolicyLoss.Sapo or GroupPolicyLoss.Vespo))
         {
             Clipped(bounded.detach(), advantage, options.EpsilonLow, options.EpsilonHigh, wide, metrics);
         }
@@ -225,6 +244,14 @@ public static class PolicyGradient
         return -((ratio - 1) * temperature).sigmoid() * 4 / temperature * advantage;
     }
 
+    // w^k e^(λ − λw) of the whole answer's ratio, 1 at w = 1.
+    static Tensor GammaWeight(Tensor log, Tensor mask, Tensor advantage, GroupPolicyOptions options)
+    {
+        Tensor whole = (log.clamp(-20, 20) * mask).sum(1, keepdim: true).clamp(Math.Log(1e-8), 20), better = advantage.ge(0);
+        Tensor k = where(better, options.GammaPositive.K, options.GammaNegative.K), lambda = where(better, options.GammaPositive.Lambda, options.GammaNegative.Lambda).clamp_min(1e-4);
+        return (lambda + k * whole - lambda * whole.exp()).exp().nan_to_num(0, 0, 0).to_type(log.dtype);
+    }
+
     static void Clipped(Tensor ratio, Tensor advantage, double low, double high, Tensor mask, Dictionary<string, double> metrics)
     {
         Tensor below = ratio.lt(1 - low).logical_and(advantage.lt(0)), above = ratio.gt(1 + high).logical_and(advantage.gt(0));
@@ -253,6 +280,7 @@ public static class PolicyGradient
     {
         Tensor known = x.isnan().logical_not();
         Tensor square = where(known, x - NanMean(x, axis), zeros_like(x)).square().sum(axis, keepdim: true);
-        return (square / (known.sum(axis, keepdim: true) - 1)).sqrt();
+        // A single value has no spread; of several of which one is known it is not known.
+        return x.shape[(int)axis] == 1 ? square.sqrt() : (square / (known.sum(axis, keepdim: true) - 1)).sqrt();
     }
 }

@@ -48,6 +48,7 @@ public static class TrlNames
         ["cispo"] = GroupPolicyLoss.Cispo,
         ["sapo"] = GroupPolicyLoss.Sapo,
         ["luspo"] = GroupPolicyLoss.Luspo,
+        ["vespo"] = GroupPolicyLoss.Vespo,
     };
 
     /// <summary>A loss on pairs with a reference model: sigmoid, ipo, hinge, …</summary>
@@ -62,7 +63,7 @@ public static class TrlNames
     /// <exception cref="BadInputException">The name is unknown.</exception>
     public static ContrastiveLoss Contrastive(string name) => Find(Contrasts, name);
 
-    /// <summary>A policy loss: dapo, grpo, bnpo, dr_grpo, cispo, sapo, luspo.</summary>
+    /// <summary>A policy loss: dapo, grpo, bnpo, dr_grpo, cispo, sapo, luspo, vespo.</summary>
     /// <exception cref="BadInputException">The name is unknown.</exception>
     public static GroupPolicyLoss GroupPolicy(string name) => Find(Policies, name);
 

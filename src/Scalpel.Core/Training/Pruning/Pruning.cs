@@ -122,15 +122,17 @@ public static class Pruner
         return transposed ? model.Parameter(name).t() : model.Parameter(name);
     }
 
-    // Of each group of consecutive inputs the smallest go.
+    // Of each group of consecutive inputs the smallest go; what is left over at the end is a group of its own, as in the official code.
     static Tensor InGroups(Tensor metric, PruningOptions options)
     {
-        if (metric.shape[1] % options.Among != 0)
+        long rest = metric.shape[1] % options.Among, whole = metric.shape[1] - rest;
+        if (rest > 0 && rest < options.Drop)
         {
-            throw new BadInputException($"A matrix has {metric.shape[1]} inputs, which are no multiple of {options.Among}; prune by share instead.");
+            throw new BadInputException($"A matrix has {metric.shape[1]} inputs; of the last {rest}, {options.Drop} cannot go. Prune by share instead.");
         }
 
-        return Smallest(metric.view(-1, options.Among), options.Drop).view(metric.shape);
+        Tensor groups = Smallest(metric.narrow(1, 0, whole).reshape(-1, options.Among), options.Drop).view(metric.shape[0], whole);
+        return rest == 0 ? groups : cat([groups, Smallest(metric.narrow(1, whole, rest), options.Drop)], 1);
     }
 
     // Per row the k smallest; of equal ones the first.
@@ -176,9 +178,9 @@ public static class Pruner
 
     static void Check(PruningOptions options)
     {
-        if (options.Drop == 0 && !(options.Sparsity > 0 && options.Sparsity < 1))
+        if (options.Drop == 0 && !(options.Sparsity >= 0 && options.Sparsity < 1))
         {
-            throw new BadInputException($"The sparsity is {options.Sparsity}; it must lie between 0 and 1, for example 0.5.");
+            throw new BadInputException($"The sparsity is {options.Sparsity}; it must be at least 0 and below 1, for example 0.5.");
         }
 
         if (options.Drop < 0 || options.Drop >= options.Among)
