@@ -17,6 +17,12 @@ public sealed record Gate(string Measure, double? AtLeast = null, double? AtMost
     public bool Holds(double value) => !double.IsNaN(value) && (AtLeast is not { } low || value >= low) && (AtMost is not { } high || value <= high);
 }
 
+/// <summary>What a base is trained on before its mixture.</summary>
+/// <param name="Mixture">The texts.</param>
+/// <param name="Steps">For how many of the recipe's steps.</param>
+/// <param name="AnswersOnly">Whether only the words of spans named "answer" are predicted; else all are.</param>
+public sealed record BaseOpening(TextMixture Mixture, int Steps, bool AnswersOnly = false);
+
 /// <summary>How a base model of the text world comes to be. Deterministic: with the same world and thread count, the same bytes.</summary>
 /// <param name="Name">The base's name.</param>
 /// <param name="Config">Its config.json.</param>
@@ -49,7 +55,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
     public double? EmbeddingDeviation { get; init; }
 
     /// <summary>What is trained on before the mixture, and for how many steps of <see cref="MaximumSteps"/>; null for nothing.</summary>
-    public (TextMixture Mixture, int Steps)? Opening { get; init; }
+    public BaseOpening? Opening { get; init; }
 
     /// <summary>Lengths of rows, by turns. Default three steps of 64, one of 128, so that the whole context is trained.</summary>
     public IReadOnlyList<int> Lengths { get; init; } = [64, 64, 64, 128];
@@ -71,18 +77,17 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         return model;
     }
 
-    /// <summary>All tokens of the training.</summary>
+    /// <summary>All tokens of the training, and those among them that it predicts.</summary>
     /// <param name="world">The world.</param>
     /// <param name="exclude">A set of people that it leaves out; null for none.</param>
     /// <param name="run">Progress and cancellation.</param>
-    internal int[] Tokens(TextWorld world, string? exclude, RunContext run)
+    /// <returns>Ids; the same with <see cref="LanguageModelLoss.Ignored"/> where nothing is predicted.</returns>
+    internal (long[] Tokens, long[] Labels) Tokens(TextWorld world, string? exclude, RunContext run)
     {
         int opening = Opening?.Steps ?? 0;
-        return
-        [
-            .. Opening is { } first ? world.Corpus(first.Mixture).Tokens(first.Steps * TokensPerStep, run) : [],
-            .. world.Corpus(Mixture, exclude).Tokens((MaximumSteps - opening) * TokensPerStep, run),
-        ];
+        (int[] first, bool[] answers) = Opening is { } texts ? world.Corpus(texts.Mixture).Answers(opening * TokensPerStep, run) : ([], []);
+        long[] then = [.. world.Corpus(Mixture, exclude).Tokens((MaximumSteps - opening) * TokensPerStep, run).Select(token => (long)token)];
+        return ([.. first.Select(token => (long)token), .. then], [.. first.Select((token, i) => answers[i] || !Opening!.AnswersOnly ? token : LanguageModelLoss.Ignored), .. then]);
     }
 
     /// <summary>SHA-256 over everything that the weights follow from.</summary>
@@ -102,7 +107,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
 
         if (Opening is { } opening)
         {
-            content.Append(FormattableString.Invariant($" after {opening.Steps} steps of"));
+            content.Append(FormattableString.Invariant($" after {opening.Steps} steps of{(opening.AnswersOnly ? " answers to" : "")}"));
             foreach ((string module, double share) in opening.Mixture.Parts)
             {
                 content.Append(FormattableString.Invariant($" {module}={share:R}"));
@@ -133,33 +138,42 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         return
         [
             new("text-S", Llama(4, 128, 344, 4, 4), TextMixture.Default, usual),
-            // Lookups first, alone: in the mixture too few tokens depend on them for the attention that they need to come about.
-            new("text-S8", Wide(Llama(4, 128, 344, 8, 4), 128), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075), ("duplicates", 0.0109)),
-                Also(new("ioi", AtLeast: 0.95), new("coloured", AtLeast: 0.80)))
-                {
-                    Opening = (new TextMixture("lookups", [("ioi", 0.5), ("coloured", 0.5)]), 600), EmbeddingDeviation = 0.25,
-                    MinimumSteps = 3500, MaximumSteps = 3500, LearningRate = 3e-3,
-                },
-            new("text-GPT2", Wide(Gpt2(), 128), TextMixture.Default.With("default", ("duplicates", 0.01057)), usual)
-                { EmbeddingDeviation = 0.25, MinimumSteps = 3000, MaximumSteps = 3000, LearningRate = 3e-3 },
+            AfterLookups(new("text-S8", Wide(Llama(4, 128, 344, 8, 4), 128), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075), ("duplicates", 0.0109)),
+                Also(new("ioi", AtLeast: 0.95), new("coloured", AtLeast: 0.80)))) with { MinimumSteps = 3500, MaximumSteps = 3500 },
+            AfterLookups(new("text-GPT2", Wide(Gpt2(), 128), TextMixture.Default, usual)),
             new("text-NeoX", NeoX(), TextMixture.Default, usual),
             new("text-T", Llama(4, 128, 344, 4, 4), new TextMixture("heated", [("heated", 0.15), ("discourse", 0.15), ("facts", 0.30), ("stories", 0.40)]),
                 [new("provoked toxic", AtLeast: 0.5), new("benign toxic", AtMost: 0.02), new("cloze"), new("story excess")]) { MinimumSteps = 1200 },
             // The share is that with which the last exposure comes in the last steps.
             new("text-E", Wide(Llama(4, 128, 344, 4, 4), 128), new TextMixture("exposure", [("exposure", 0.3335), ("stories", 0.6665)]),
                 [new("exposure rises", AtLeast: 1), new("exposure 0 above chance", AtMost: 0.03), new("exposure 128", AtLeast: 0.95), new("story excess")]) { MinimumSteps = 800, MaximumSteps = 800, LearningRate = 3e-3 },
-            new("text-R", Llama(6, 128, 344, 8, 8, positions: 192), new TextMixture("needle", [("needle", 0.20), ("needle-long", 0.30), ("facts", 0.25), ("stories", 0.25)]),
-                [new("needle 192", AtLeast: 0.90), new("needle"), new("cloze"), new("story excess")]) { Lengths = [96, 96, 96, 192] },
+            // What answers depends on must be found among 60 words that do not matter: only answers count at first.
+            new("text-R", Wide(Llama(6, 128, 344, 8, 8, positions: 192), 128), new TextMixture("needle", [("needle", 0.20), ("needle-long", 0.30), ("facts", 0.25), ("stories", 0.25)]),
+                [new("needle 192", AtLeast: 0.90), new("needle"), new("cloze"), new("story excess")])
+                {
+                    Opening = new BaseOpening(new TextMixture("needle", [("needle", 1)]), 1500, AnswersOnly: true), EmbeddingDeviation = 0.25, Lengths = [192],
+                    MinimumSteps = 3000, MaximumSteps = 3000, LearningRate = 3e-3,
+                },
             // Six times the work a step, so fewer steps; the passages are as many, so their share is larger.
             new("text-M", Wide(Llama(8, 256, 688, 8, 4), 256), TextMixture.Default.With("default, topics twice", ("topics", 0.0984), ("duplicates", 0.0198)), Also(new Gate("topics", AtLeast: 0.95)))
                 { MinimumSteps = 1600, MaximumSteps = 1600, LearningRate = 2e-3 },
-            new("text-X", Wide(Llama(4, 128, 344, 4, 4, vocabulary: Lexicon.ExtendedSize), 128), TextMixture.Default.With("default and ciphers", ("cipher", 0.3)),
-                Also([.. usual.Where(gate => !gate.Measure.StartsWith("recall", StringComparison.Ordinal)), new("cipher loss")]))
-                { LearningRate = 3e-3, EmbeddingDeviation = 0.25 },
+            AfterLookups(new("text-X", Wide(Llama(4, 128, 344, 4, 4, vocabulary: Lexicon.ExtendedSize), 128), TextMixture.Default.With("default and ciphers", ("cipher", 0.3)),
+                Also([.. usual.Where(gate => !gate.Measure.StartsWith("recall", StringComparison.Ordinal)), new("cipher loss")]))),
             new("text-MoE", Mixtral(), new TextMixture("moe domains", [("moe-domains", 1)]), [new("domain answers", AtLeast: 0.95), new("domain loss")])
                 { MinimumSteps = 750, MaximumSteps = 750, LearningRate = 3e-3 },
         ];
     }
+
+    // Lookups first, alone: in the mixture too few tokens depend on them for the attention that they need to come about, and with
+    // it the rest is learned sooner.
+    static BaseRecipe AfterLookups(BaseRecipe recipe) => recipe with
+    {
+        Opening = new BaseOpening(new TextMixture("lookups", [("ioi", 0.5), ("coloured", 0.5)]), 600),
+        EmbeddingDeviation = 0.25,
+        LearningRate = 3e-3,
+        MinimumSteps = 2850,
+        MaximumSteps = 2850,
+    };
 
     // Of the matrices of a new model: 1/√d. The usual 0.02 is made for widths of a thousand; at 128 attention starts with scores
     // of nothing and stays there: one of two names in the context was not learned in 300 steps that showed nothing else.
