@@ -108,21 +108,7 @@ public sealed class TextCorpus
     public int[] Tokens(int count, RunContext run)
     {
         var tokens = new int[count];
-        Fill(tokens, null, run);
-        return tokens;
-    }
-
-    /// <summary>As <see cref="Tokens"/>, with the places of the words that answer: those of spans named "answer".</summary>
-    internal (int[] Tokens, bool[] IsAnswer) Answers(int count, RunContext run)
-    {
-        (int[] tokens, bool[] answers) = (new int[count], new bool[count]);
-        Fill(tokens, answers, run);
-        return (tokens, answers);
-    }
-
-    void Fill(int[] tokens, bool[]? answers, RunContext run)
-    {
-        int count = tokens.Length, at = 0;
+        int at = 0;
         Lexicon lexicon = world.Lexicon;
         foreach (TextRecord record in Documents())
         {
@@ -130,18 +116,13 @@ public sealed class TextCorpus
             {
                 if (at < count)
                 {
-                    if (answers is not null)
-                    {
-                        answers[at] = record.Spans.Any(span => span.Name == "answer" && span.Start <= word.Start.Value && word.End.Value <= span.End);
-                    }
-
                     tokens[at++] = lexicon.Id(record.Text.AsSpan(word));
                 }
             }
 
             if (at == count)
             {
-                return;
+                return tokens;
             }
 
             tokens[at++] = Lexicon.EndId;

@@ -64,10 +64,10 @@ static class BaseBuild
             Directory.Delete(state, recursive: true);
         }
 
-        (long[] tokens, long[] labels) = recipe.Tokens(world, options.Exclude, run);
+        int[] tokens = recipe.Tokens(world, options.Exclude, run);
         var gates = new BaseGates(world, options.Exclude);
         using Decoder model = recipe.NewModel(world);
-        using var task = new BaseTask(model, recipe, tokens, labels, gates, options);
+        using var task = new BaseTask(model, recipe, tokens, gates, options);
         TrainingResult result;
         using (var trainer = new Trainer(TrainableTensor.Of(model, model.Parameters.Keys), new TrainerOptions
         {
@@ -126,19 +126,17 @@ static class BaseBuild
 }
 
 /// <summary>The training of a base: rows of the stream one after the other, done when all gates hold.</summary>
-sealed class BaseTask(Decoder model, BaseRecipe recipe, long[] tokens, long[] labels, BaseGates gates, BaseBuildOptions options) : ITrainingTask, IDisposable
+sealed class BaseTask(Decoder model, BaseRecipe recipe, int[] tokens, BaseGates gates, BaseBuildOptions options) : ITrainingTask, IDisposable
 {
     const int EveryFact = 4;
-    readonly Tensor stream = tensor(tokens, [tokens.Length]), predicted = tensor(labels, [labels.Length]);
+    readonly Tensor stream = tensor([.. tokens.Select(token => (long)token)], [tokens.Length]);
 
     public Objective Loss(long step, int part)
     {
         int length = recipe.LengthAt(step);
-        using Tensor ids = Rows(stream), next = Rows(predicted);
-        using LanguageModelLoss loss = model.Loss(ids, next);
+        using Tensor ids = stream.narrow(0, step * BaseRecipe.TokensPerStep, BaseRecipe.TokensPerStep / length * length).view(-1, length);
+        using LanguageModelLoss loss = model.Loss(ids, ids);
         return new Objective(loss.RouterBalance is { } balance ? loss.Mean() + balance * model.Config.BalanceLossWeight : loss.Mean(), new Dictionary<string, double>());
-
-        Tensor Rows(Tensor of) => of.narrow(0, step * BaseRecipe.TokensPerStep, BaseRecipe.TokensPerStep / length * length).view(-1, length);
     }
 
     public bool IsLearned(long steps)
@@ -149,9 +147,5 @@ sealed class BaseTask(Decoder model, BaseRecipe recipe, long[] tokens, long[] la
         return steps >= recipe.MinimumSteps && results.All(gate => gate.Holds);
     }
 
-    public void Dispose()
-    {
-        stream.Dispose();
-        predicted.Dispose();
-    }
+    public void Dispose() => stream.Dispose();
 }

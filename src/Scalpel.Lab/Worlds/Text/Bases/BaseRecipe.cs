@@ -4,6 +4,7 @@ using System.Text.Json.Nodes;
 using Scalpel.Networks;
 using TorchSharp;
 using Decoder = Scalpel.Networks.Decoder;
+using Tensor = TorchSharp.torch.Tensor;
 
 namespace Scalpel.Lab.Worlds;
 
@@ -20,8 +21,7 @@ public sealed record Gate(string Measure, double? AtLeast = null, double? AtMost
 /// <summary>What a base is trained on before its mixture.</summary>
 /// <param name="Mixture">The texts.</param>
 /// <param name="Steps">For how many of the recipe's steps.</param>
-/// <param name="AnswersOnly">Whether only the words of spans named "answer" are predicted; else all are.</param>
-public sealed record BaseOpening(TextMixture Mixture, int Steps, bool AnswersOnly = false);
+public sealed record BaseOpening(TextMixture Mixture, int Steps);
 
 /// <summary>How a base model of the text world comes to be. Deterministic: with the same world and thread count, the same bytes.</summary>
 /// <param name="Name">The base's name.</param>
@@ -54,7 +54,13 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
     /// <summary>Standard deviation of the embedding of a new model; null for that of its other matrices.</summary>
     public double? EmbeddingDeviation { get; init; }
 
-    /// <summary>What is trained on before the mixture, and for how many steps of <see cref="MaximumSteps"/>; null for nothing.</summary>
+    /// <summary>
+    /// Whether attention starts as what copies: queries are the keys, so that a token finds its equals, outputs undo values, and
+    /// the first head of the first layer looks one position back, by a constant in the first feature of the embedding. For Llama.
+    /// </summary>
+    public bool StartsCopying { get; init; }
+
+    /// <summary>What is trained on before the mixture; null for nothing.</summary>
     public BaseOpening? Opening { get; init; }
 
     /// <summary>Lengths of rows, by turns. Default three steps of 64, one of 128, so that the whole context is trained.</summary>
@@ -68,26 +74,59 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
     {
         DecoderConfig config = DecoderConfig.Parse(Config, Name);
         Decoder model = Decoder.Create(config, SplitMix64.Of(world.Seed, $"text/base/{Name}", 0).Next());
+        using var noGrad = torch.no_grad();
         if (EmbeddingDeviation is { } deviation)
         {
-            using var noGrad = torch.no_grad();
             model.Parameter(model.Parameters.Keys.First(name => name.EndsWith("embed_tokens.weight", StringComparison.Ordinal) || name.EndsWith("wte.weight", StringComparison.Ordinal))).mul_(deviation / config.InitializerRange);
+        }
+
+        if (StartsCopying)
+        {
+            StartCopying(model, config, EmbeddingDeviation ?? config.InitializerRange);
         }
 
         return model;
     }
 
-    /// <summary>All tokens of the training, and those among them that it predicts.</summary>
+    static void StartCopying(Decoder model, DecoderConfig config, double deviation)
+    {
+        const double Constant = 2, Score = 6;
+        using var scope = torch.NewDisposeScope();
+        (int size, int group, int pairs) = (config.HeadSize, config.Heads / config.KeyValueHeads, config.HeadSize / 2);
+        for (int l = 0; l < config.Layers; l++)
+        {
+            Tensor Of(string role) => model.Parameter($"model.layers.{l}.self_attn.{role}_proj.weight");
+            Tensor PerHead(Tensor shared) => shared.unflatten(0, [config.KeyValueHeads, 1, size]).expand(-1, group, -1, -1).reshape(-1, config.Width);
+            Of("q").copy_(PerHead(Of("k")));
+            Of("o").copy_(PerHead(Of("v")).t() / Math.Sqrt(group));
+        }
+
+        // The constant after the norm; the faster half of the rotations tells one position from the next.
+        model.Parameter("model.embed_tokens.weight").select(1, 0).fill_(Constant * deviation);
+        double normed = Constant / Math.Sqrt(1 + (Constant * Constant - 1) / config.Width), amplitude = Math.Sqrt(Score * Math.Sqrt(size)) / normed;
+        Tensor query = model.Parameter("model.layers.0.self_attn.q_proj.weight").select(1, 0), key = model.Parameter("model.layers.0.self_attn.k_proj.weight").select(1, 0);
+        for (int i = 0; i < pairs; i++)
+        {
+            double angle = Math.Pow(config.Rotary[0].Base, -(double)i / pairs), length = i < pairs / 2 ? amplitude * (i == 0 ? 1.4 : 1) : 0;
+            key[i].fill_(length);
+            key[i + pairs].fill_(0);
+            query[i].fill_(length * Math.Cos(angle));
+            query[i + pairs].fill_(-length * Math.Sin(angle));
+        }
+    }
+
+    /// <summary>All tokens of the training.</summary>
     /// <param name="world">The world.</param>
     /// <param name="exclude">A set of people that it leaves out; null for none.</param>
     /// <param name="run">Progress and cancellation.</param>
-    /// <returns>Ids; the same with <see cref="LanguageModelLoss.Ignored"/> where nothing is predicted.</returns>
-    internal (long[] Tokens, long[] Labels) Tokens(TextWorld world, string? exclude, RunContext run)
+    internal int[] Tokens(TextWorld world, string? exclude, RunContext run)
     {
         int opening = Opening?.Steps ?? 0;
-        (int[] first, bool[] answers) = Opening is { } texts ? world.Corpus(texts.Mixture).Answers(opening * TokensPerStep, run) : ([], []);
-        long[] then = [.. world.Corpus(Mixture, exclude).Tokens((MaximumSteps - opening) * TokensPerStep, run).Select(token => (long)token)];
-        return ([.. first.Select(token => (long)token), .. then], [.. first.Select((token, i) => answers[i] || !Opening!.AnswersOnly ? token : LanguageModelLoss.Ignored), .. then]);
+        return
+        [
+            .. Opening is { } first ? world.Corpus(first.Mixture).Tokens(first.Steps * TokensPerStep, run) : [],
+            .. world.Corpus(Mixture, exclude).Tokens((MaximumSteps - opening) * TokensPerStep, run),
+        ];
     }
 
     /// <summary>SHA-256 over everything that the weights follow from.</summary>
@@ -100,6 +139,11 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         }
 
         content.Append(FormattableString.Invariant($" steps {MinimumSteps} {MaximumSteps} {GatesEvery} rate {LearningRate:R} {FinalRate:R} {Warmup} {string.Join(' ', Lengths)}"));
+        if (StartsCopying)
+        {
+            content.Append(" copying");
+        }
+
         if (EmbeddingDeviation is { } deviation)
         {
             content.Append(FormattableString.Invariant($" embedding {deviation:R}"));
@@ -107,7 +151,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
 
         if (Opening is { } opening)
         {
-            content.Append(FormattableString.Invariant($" after {opening.Steps} steps of{(opening.AnswersOnly ? " answers to" : "")}"));
+            content.Append(FormattableString.Invariant($" after {opening.Steps} steps of"));
             foreach ((string module, double share) in opening.Mixture.Parts)
             {
                 content.Append(FormattableString.Invariant($" {module}={share:R}"));
@@ -140,19 +184,20 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
             new("text-S", Llama(4, 128, 344, 4, 4), TextMixture.Default, usual),
             AfterLookups(new("text-S8", Wide(Llama(4, 128, 344, 8, 4), 128), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075), ("duplicates", 0.0109)),
                 Also(new("ioi", AtLeast: 0.95), new("coloured", AtLeast: 0.80)))) with { MinimumSteps = 3500, MaximumSteps = 3500 },
-            AfterLookups(new("text-GPT2", Wide(Gpt2(), 128), TextMixture.Default, usual)),
+            new("text-GPT2", Wide(Gpt2(), 128), TextMixture.Default.With("default, longer", ("duplicates", 0.01057)), usual)
+                { EmbeddingDeviation = 0.25, MinimumSteps = 3000, MaximumSteps = 3000, LearningRate = 3e-3 },
             new("text-NeoX", NeoX(), TextMixture.Default, usual),
             new("text-T", Llama(4, 128, 344, 4, 4), new TextMixture("heated", [("heated", 0.15), ("discourse", 0.15), ("facts", 0.30), ("stories", 0.40)]),
                 [new("provoked toxic", AtLeast: 0.5), new("benign toxic", AtMost: 0.02), new("cloze"), new("story excess")]) { MinimumSteps = 1200 },
             // The share is that with which the last exposure comes in the last steps.
             new("text-E", Wide(Llama(4, 128, 344, 4, 4), 128), new TextMixture("exposure", [("exposure", 0.3335), ("stories", 0.6665)]),
                 [new("exposure rises", AtLeast: 1), new("exposure 0 above chance", AtMost: 0.03), new("exposure 128", AtLeast: 0.95), new("story excess")]) { MinimumSteps = 800, MaximumSteps = 800, LearningRate = 3e-3 },
-            // What answers depends on must be found among 60 words that do not matter: only answers count at first.
+            // Attention that copies, and rows said twice: from elsewhere no token of a code was found in 750 steps of needles.
             new("text-R", Wide(Llama(6, 128, 344, 8, 8, positions: 192), 128), new TextMixture("needle", [("needle", 0.20), ("needle-long", 0.30), ("facts", 0.25), ("stories", 0.25)]),
                 [new("needle 192", AtLeast: 0.90), new("needle"), new("cloze"), new("story excess")])
                 {
-                    Opening = new BaseOpening(new TextMixture("needle", [("needle", 1)]), 1500, AnswersOnly: true), EmbeddingDeviation = 0.25, Lengths = [192],
-                    MinimumSteps = 3000, MaximumSteps = 3000, LearningRate = 3e-3,
+                    StartsCopying = true, EmbeddingDeviation = 0.24, Opening = new BaseOpening(new TextMixture("repeats", [("repeats", 1)]), 500), Lengths = [96, 192],
+                    MinimumSteps = 1800, MaximumSteps = 1800, LearningRate = 3e-3,
                 },
             // Six times the work a step, so fewer steps; the passages are as many, so their share is larger.
             new("text-M", Wide(Llama(8, 256, 688, 8, 4), 256), TextMixture.Default.With("default, topics twice", ("topics", 0.0984), ("duplicates", 0.0198)), Also(new Gate("topics", AtLeast: 0.95)))
