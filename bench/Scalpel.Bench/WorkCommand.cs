@@ -44,14 +44,17 @@ static class WorkCommand
         set_num_threads(threads);
         (double f32, double bf16) = (Rate(ScalarType.Float32), Rate(ScalarType.BFloat16));
         var seconds = new double[repeats];
+        var processor = new double[repeats];
         using (var work = (IWork)Activator.CreateInstance(type)!)
         {
             work.Run();
             for (int i = 0; i < repeats; i++)
             {
                 long start = Stopwatch.GetTimestamp();
+                TimeSpan before = ProcessorTime();
                 work.Run();
                 seconds[i] = Stopwatch.GetElapsedTime(start).TotalSeconds;
+                processor[i] = (ProcessorTime() - before).TotalSeconds;
             }
         }
 
@@ -66,6 +69,7 @@ static class WorkCommand
                 ["work"] = name,
                 ["seconds"] = new JsonArray([.. seconds.Select(s => JsonValue.Create(Math.Round(s, 6)))]),
                 ["median"] = Math.Round(median, 6),
+                ["processor_seconds"] = new JsonArray([.. processor.Select(s => JsonValue.Create(Math.Round(s, 3)))]),
                 ["matmul_f32_gflops"] = Math.Round(f32, 1),
                 ["matmul_bf16_gflops"] = Math.Round(bf16, 1),
                 ["peak_rss_mb"] = peak,
@@ -78,6 +82,13 @@ static class WorkCommand
         }
 
         return 0;
+    }
+
+    // Of all threads: on a machine with other work, the figure of one thread that wall time would be on a quiet one.
+    static TimeSpan ProcessorTime()
+    {
+        using var process = Process.GetCurrentProcess();
+        return process.TotalProcessorTime;
     }
 
     static double Rate(ScalarType type)

@@ -23,7 +23,7 @@ static unsafe class MatrixProduct
     /// <summary>From how many rows on it pays to pack the factors.</summary>
     public const int Several = 24;
 
-    const long FewestOther = 16, WorthThreads = 1 << 17;
+    const long FewestOther = 16, WorthThreads = 1 << 20, WorthPacking = 1 << 15;
 
     /// <summary>left · right.</summary>
     /// <param name="left">[m, k].</param>
@@ -76,7 +76,7 @@ static unsafe class MatrixProduct
             return;
         }
 
-        int tiles = (int)((n + TileColumns - 1) / TileColumns), threads = get_num_threads();
+        int tiles = (int)((n + TileColumns - 1) / TileColumns), threads = m * n * k < WorthThreads ? 1 : get_num_threads();
         // Parts of equal size, as many for each thread.
         int parts = Math.Min(tiles, (tiles + TilesOfPart * threads - 1) / (TilesOfPart * threads) * threads);
         long depths = (k + Depth - 1) / Depth, depth = (k + depths - 1) / depths, blocks = (m + BlockRows - 1) / BlockRows;
@@ -94,19 +94,29 @@ static unsafe class MatrixProduct
                     {
                         long length = Math.Min(depth, k - at);
                         float* from = a + row * aRow + at * aColumn;
-                        int pieces = rows * length < (1 << 15) ? 1 : threads;
-                        long panels = (rows + TileRows - 1) / TileRows;
-                        InParts(pieces, i =>
-                        {
-                            long first = panels * i / pieces * TileRows, last = Math.Min(rows, panels * (i + 1) / pieces * TileRows);
-                            Pack(from + first * aRow, aRow, aColumn, last - first, length, TileRows, panel + first * length);
-                        });
                         float* to = c + row * ldc, other = b + at * bRow;
                         bool more = add || at > 0;
-                        InParts(parts, i =>
+                        int pieces = rows * length < WorthPacking ? 1 : threads, missing = pieces;
+                        long panels = (rows + TileRows - 1) / TileRows;
+                        // First the left factor is packed, by all, then the parts follow: one call, as each waits for its slowest thread.
+                        InParts(threads, pieces + parts, i =>
                         {
-                            long first = (long)tiles * i / parts * TileColumns, last = Math.Min(n, (long)tiles * (i + 1) / parts * TileColumns);
-                            Part(to + first, ldc, panel, rows, other + first * bColumn, bRow, bColumn, last - first, length, more);
+                            if (i < pieces)
+                            {
+                                long first = panels * i / pieces * TileRows, last = Math.Min(rows, panels * (i + 1) / pieces * TileRows);
+                                Pack(from + first * aRow, aRow, aColumn, last - first, length, TileRows, panel + first * length);
+                                Interlocked.Decrement(ref missing);
+                                return;
+                            }
+
+                            var wait = new SpinWait();
+                            while (Volatile.Read(ref missing) > 0)
+                            {
+                                wait.SpinOnce(sleep1Threshold: -1);
+                            }
+
+                            long column = (long)tiles * (i - pieces) / parts * TileColumns, end = Math.Min(n, (long)tiles * (i - pieces + 1) / parts * TileColumns);
+                            Part(to + column, ldc, panel, rows, other + column * bColumn, bRow, bColumn, end - column, length, more);
                         });
                     }
                 }
@@ -122,8 +132,8 @@ static unsafe class MatrixProduct
     static void Few(float* c, long ldc, float* left, long leftStride, long rows, float* right, long rightStride, long columns, long depth, bool add)
     {
         long groups = (columns + DotColumns - 1) / DotColumns;
-        int parts = (int)Math.Min(groups, Math.Min(4 * get_num_threads(), columns * depth / WorthThreads + 1));
-        InParts(parts, i =>
+        int parts = (int)Math.Min(groups, Math.Min(4 * get_num_threads(), columns * depth * rows / WorthThreads + 1));
+        InParts(parts, parts, i =>
         {
             float* sums = stackalloc float[DotRows * DotColumns];
             long last = Math.Min(columns, groups * (i + 1) / parts * DotColumns);
@@ -147,15 +157,18 @@ static unsafe class MatrixProduct
         });
     }
 
-    static void InParts(int parts, Action<int> part)
+    static void InParts(int threads, int parts, Action<int> part)
     {
-        if (parts == 1)
+        if (threads > 1)
         {
-            part(0);
+            TensorThreads.Run(parts, part);
             return;
         }
 
-        TensorThreads.Run(parts, part);
+        for (int i = 0; i < parts; i++)
+        {
+            part(i);
+        }
     }
 
     // Columns of the result: their block of the right factor is packed and meets all rows of the left one.

@@ -15,7 +15,10 @@ static unsafe class TensorThreads
 {
     static readonly delegate* unmanaged[Cdecl]<delegate* unmanaged[Cdecl]<nint, void>, nint, uint, uint, void> Parallel = Find();
 
-    /// <summary>Runs <paramref name="part"/> for 0 … <paramref name="parts"/> − 1, on as many threads as tensor operations may use.</summary>
+    /// <summary>
+    /// Runs <paramref name="part"/> for 0 … <paramref name="parts"/> − 1, on as many threads as tensor operations may use.
+    /// Parts are begun in this order, so that one may wait for those before it.
+    /// </summary>
     /// <exception cref="Exception">The first that a part threw.</exception>
     public static void Run(int parts, Action<int> part)
     {
@@ -30,13 +33,14 @@ static unsafe class TensorThreads
             return;
         }
 
+        var work = new Work(parts, part);
         if (Parallel is null)
         {
-            System.Threading.Tasks.Parallel.For(0, parts, new ParallelOptions { MaxDegreeOfParallelism = threads }, part);
+            System.Threading.Tasks.Parallel.For(0, threads, new ParallelOptions { MaxDegreeOfParallelism = threads }, _ => work.TakeParts());
+            work.Rethrow();
             return;
         }
 
-        var work = new Work(parts, part);
         GCHandle handle = GCHandle.Alloc(work);
         try
         {
@@ -47,10 +51,7 @@ static unsafe class TensorThreads
             handle.Free();
         }
 
-        if (work.Failure is { } failure)
-        {
-            ExceptionDispatchInfo.Throw(failure);
-        }
+        work.Rethrow();
     }
 
     [UnmanagedCallersOnly(CallConvs = [typeof(CallConvCdecl)])]
@@ -70,8 +71,15 @@ static unsafe class TensorThreads
     sealed class Work(int parts, Action<int> part)
     {
         int next;
+        Exception? failure;
 
-        public Exception? Failure { get; private set; }
+        public void Rethrow()
+        {
+            if (failure is not null)
+            {
+                ExceptionDispatchInfo.Throw(failure);
+            }
+        }
 
         public void TakeParts()
         {
@@ -84,7 +92,7 @@ static unsafe class TensorThreads
                 catch (Exception e)
                 {
                     // An exception must not cross the native frames.
-                    Failure ??= e;
+                    failure ??= e;
                 }
             }
         }
