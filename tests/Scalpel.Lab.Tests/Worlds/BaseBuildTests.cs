@@ -1,6 +1,8 @@
 using System.Text.Json.Nodes;
 using Scalpel.Lab.Worlds;
 using Scalpel.Networks;
+using static TorchSharp.torch;
+using Decoder = Scalpel.Networks.Decoder;
 
 namespace Scalpel.Lab.Tests.Worlds;
 
@@ -15,6 +17,7 @@ public sealed class BaseBuildTests : IDisposable
     static BaseRecipe Tiny(double atLeast = 0) => BaseRecipe.Named("text-S") with
     {
         Name = "tiny", Config = Config(), Gates = [new Gate("ioi", AtLeast: atLeast)], MinimumSteps = 4, MaximumSteps = 8, GatesEvery = 2, Warmup = 2,
+        Opening = new BaseOpening(new TextMixture("names", [("ioi", 1)]), 2),
     };
 
     static JsonObject Config()
@@ -65,19 +68,42 @@ public sealed class BaseBuildTests : IDisposable
     {
         BaseRecipe recipe = BaseRecipe.Named(name);
         recipe.MinimumSteps.ShouldBe(recipe.MaximumSteps);
+        int room = recipe.MixtureSteps * BaseRecipe.TokensPerStep;
         int tokens = 0, told = 0, supply = TextModules.Named(module).Supply(World, TextSplit.Train)!.Value;
         foreach (TextRecord record in World.Corpus(recipe.Mixture).Documents())
         {
             tokens += 2 + record.Text.Count(letter => letter == ' ');
             told += record.Module == module ? 1 : 0;
-            if (tokens >= recipe.MaximumSteps * BaseRecipe.TokensPerStep || told == supply)
+            if (tokens >= room || told == supply)
             {
                 break;
             }
         }
 
         told.ShouldBe(supply);
-        tokens.ShouldBeGreaterThan(recipe.MaximumSteps * BaseRecipe.TokensPerStep * 97 / 100, "copies are spread over the whole training");
+        tokens.ShouldBeGreaterThan(room * 97 / 100, "copies are spread over the whole training");
+    }
+
+    [Fact]
+    public void TheOpeningComesBeforeTheMixture()
+    {
+        var run = new RunContext();
+        int[] tokens = Tiny().Tokens(World, null, run);
+        tokens.Length.ShouldBe(8 * BaseRecipe.TokensPerStep);
+        tokens[..(2 * BaseRecipe.TokensPerStep)].ShouldBe(World.Corpus(Tiny().Opening!.Mixture).Tokens(2 * BaseRecipe.TokensPerStep, run));
+        tokens[(2 * BaseRecipe.TokensPerStep)..].ShouldBe(World.Corpus(TextMixture.Default).Tokens(6 * BaseRecipe.TokensPerStep, run));
+        (Tiny() with { Opening = null }).Hash(World, null).ShouldNotBe(Tiny().Hash(World, null));
+    }
+
+    [Fact]
+    public void AttentionThatStartsCopyingMostlyLooksOnePositionBack()
+    {
+        using Decoder model = BaseRecipe.Named("text-R").NewModel(World);
+        using Tensor ids = tensor([.. Enumerable.Range(0, 24).Select(i => (long)(4 + 37 * i))], [1, 24]);
+        using var taps = new Taps();
+        using Tensor logits = model.Forward(ids, taps: taps.Read("layers.0.attention.pattern"));
+        using Tensor pattern = taps["layers.0.attention.pattern"][0, 0];
+        Enumerable.Range(1, 23).Average(t => pattern[t, t - 1].item<float>()).ShouldBeGreaterThan(0.5f);
     }
 
     [Fact]
