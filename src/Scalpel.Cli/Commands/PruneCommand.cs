@@ -45,6 +45,11 @@ sealed class PruneCommand : CliCommand
         }
 
         PruningOptions options = Share(call.Get(sparsity));
+        if (options is { Drop: 0, Sparsity: 0 })
+        {
+            throw new BadInputException($"--sparsity is {call.Get(sparsity)}, which prunes nothing; give a share such as 0.5, or n:m such as 2:4.");
+        }
+
         using Decoder decoder = Decoder.Load(call.Model(model));
         using var scope = NewDisposeScope();
         IReadOnlyDictionary<string, Tensor> masks = kind switch
@@ -92,7 +97,7 @@ sealed class PruneCommand : CliCommand
     static PruningOptions Share(string sparsity)
     {
         Match groups = Regex.Match(sparsity, "^([0-9]{1,4}):([0-9]{1,4})$");
-        return groups.Success ? new PruningOptions { Drop = int.Parse(groups.Groups[1].Value, CultureInfo.InvariantCulture), Among = int.Parse(groups.Groups[2].Value, CultureInfo.InvariantCulture) }
+        return groups.Success ? new PruningOptions { Drop = int.Parse(groups.Groups[1].Value, CultureInfo.InvariantCulture), Among = int.Parse(groups.Groups[2].Value, CultureInfo.InvariantCulture), Sparsity = 0 }
             : double.TryParse(sparsity, CultureInfo.InvariantCulture, out double share) ? new PruningOptions { Sparsity = share }
             : throw new BadInputException($"--sparsity is '{sparsity}'; give a share such as 0.5, or n:m such as 2:4.");
     }

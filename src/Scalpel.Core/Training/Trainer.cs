@@ -41,7 +41,7 @@ public sealed class Trainer : IDisposable
     /// <exception cref="BadInputException">The saved state belongs to another run.</exception>
     public TrainingResult Run(ITrainingTask task, RunContext run)
     {
-        using TrainingFolder? folder = options.Folder is null ? null : new TrainingFolder(options.Folder, options.Fingerprint);
+        using TrainingFolder? folder = options.Folder is null ? null : new TrainingFolder(options.Folder, options.Fingerprint, options.Store);
         long first = folder is null ? 0 : Restore(folder);
         double loss = double.NaN;
         bool stopped = options.Patience > 0 && sinceBest >= options.Patience || first > 0 && Evaluates(first) && task.IsLearned(first);

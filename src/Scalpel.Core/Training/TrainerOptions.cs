@@ -1,3 +1,5 @@
+using Scalpel.Checkpoints;
+
 namespace Scalpel.Training;
 
 /// <summary>How a run trains, whatever it trains.</summary>
@@ -26,6 +28,9 @@ public sealed record TrainerOptions
 
     /// <summary>Folder of the state and of log.jsonl; null for none.</summary>
     public string? Folder { get; init; }
+
+    /// <summary>How states are written.</summary>
+    internal FileStore Store { get; init; } = FileStore.Disk;
 
     /// <summary>Steps between saved states. Default 100.</summary>
     public long SaveEvery { get; init; } = 100;

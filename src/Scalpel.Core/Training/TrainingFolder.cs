@@ -36,13 +36,13 @@ sealed class TrainingFolder : IDisposable
 {
     const string StateName = "state.safetensors", LogName = "log.jsonl";
     readonly string folder, fingerprint;
+    readonly FileStore store;
     FileStream? log;
 
-    public TrainingFolder(string folder, string fingerprint)
+    public TrainingFolder(string folder, string fingerprint, FileStore store)
     {
-        this.folder = folder;
-        this.fingerprint = fingerprint;
-        Directory.CreateDirectory(folder);
+        (this.folder, this.fingerprint, this.store) = (folder, fingerprint, store);
+        Writing(() => store.CreateFolder(folder));
     }
 
     string StatePath => Path.Combine(folder, StateName);
@@ -84,14 +84,14 @@ sealed class TrainingFolder : IDisposable
 
     void Write(TrainingState state)
     {
-        log?.Flush(flushToDisk: true);
+        Writing(() => log?.Flush(flushToDisk: true));
         SafeTensorsWriter.Write(StatePath, state.Tensors, new Dictionary<string, string>
         {
             ["fingerprint"] = fingerprint,
             ["step"] = state.Step.ToString(CultureInfo.InvariantCulture),
             ["best"] = state.Best?.ToString("R", CultureInfo.InvariantCulture) ?? "",
             ["since_best"] = state.SinceBest.ToString(CultureInfo.InvariantCulture),
-        });
+        }, store);
     }
 
     /// <summary>The saved state, or null when the run starts; opens the log at the place where the run goes on.</summary>
@@ -104,7 +104,7 @@ sealed class TrainingFolder : IDisposable
         }
 
         TrainingState? state = there ? Read() : null;
-        CutLog(state?.Step ?? 0);
+        Writing(() => CutLog(state?.Step ?? 0));
         return state;
     }
 
@@ -132,8 +132,24 @@ sealed class TrainingFolder : IDisposable
         }
 
         line.WriteByte((byte)'\n');
-        log!.Write(line.ToArray());
-        log.Flush();
+        Writing(() =>
+        {
+            log!.Write(line.ToArray());
+            log.Flush();
+        });
+    }
+
+    // A full disk, above all.
+    void Writing(Action write)
+    {
+        try
+        {
+            write();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new BadInputException($"{folder} cannot be written: {e.Message.TrimEnd('.')}; the last saved state, if any, is whole. Make room and resume.", e);
+        }
     }
 
     public void Dispose() => log?.Dispose();

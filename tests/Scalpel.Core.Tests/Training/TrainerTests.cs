@@ -1,3 +1,5 @@
+using Scalpel.Checkpoints;
+using Scalpel.Tests.Checkpoints;
 using Scalpel.Training;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -82,13 +84,15 @@ public sealed class TrainerTests : IDisposable
         }
     }
 
+    static TrainerOptions Saved(string folder) => Options(20) with
+    {
+        Folder = folder, SaveEvery = 3, Resume = true, Average = new ExponentialAverageOptions { Decay = 0.5 },
+        Optimizer = groups => new AdamW(groups, new AdamWOptions { WeightDecay = 0.1 }),
+    };
+
     float[] Interrupted(string folder, int[] stops, out byte[] state, out string log)
     {
-        TrainerOptions options = Options(20) with
-        {
-            Folder = folder, SaveEvery = 3, Resume = true, Average = new ExponentialAverageOptions { Decay = 0.5 },
-            Optimizer = groups => new AdamW(groups, new AdamWOptions { WeightDecay = 0.1 }),
-        };
+        TrainerOptions options = Saved(folder);
         foreach (int stop in stops)
         {
             (Tensor weight, Tensor bias, TrainableTensor[] tensors) = Model();
@@ -114,6 +118,46 @@ public sealed class TrainerTests : IDisposable
         log = File.ReadAllText(Path.Combine(folder, "log.jsonl"));
         log.Split('\n').Length.ShouldBe(21);
         return [.. Read(last), .. Read(lastBias)];
+    }
+
+    [Fact]
+    public void ADiskThatIsFullAtAnyWriteLosesNothingThatWasSaved()
+    {
+        using var scope = NewDisposeScope();
+        float[] expected = Interrupted(Path.Combine(root, "whole"), [], out byte[] state, out string log);
+        int failures = 0;
+        for (int at = 1; ; at++)
+        {
+            string folder = Path.Combine(root, $"full {at}");
+            (Tensor weight, Tensor bias, TrainableTensor[] tensors) = Model();
+            using (var trainer = new Trainer(tensors, Saved(folder) with { Store = new FaultyFileStore(at) }))
+            {
+                try
+                {
+                    trainer.Run(new Regression(weight, bias), new RunContext());
+                    break;
+                }
+                catch (BadInputException e)
+                {
+                    failures++;
+                    e.Message.ShouldContain("cannot be written");
+                }
+            }
+
+            string file = Path.Combine(folder, "state.safetensors");
+            if (File.Exists(file))
+            {
+                using SafeTensorsFile kept = SafeTensorsFile.Open(file);
+                (long.Parse(kept.Metadata["step"]) % 3).ShouldBe(0);
+                Directory.GetFiles(folder, "*.tmp").ShouldBeEmpty();
+            }
+
+            Interrupted(folder, [], out byte[] resumed, out string resumedLog).ShouldBe(expected);
+            resumed.ShouldBe(state);
+            resumedLog.ShouldBe(log);
+        }
+
+        failures.ShouldBeGreaterThan(20);
     }
 
     [Fact]
