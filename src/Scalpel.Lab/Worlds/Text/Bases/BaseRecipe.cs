@@ -199,8 +199,8 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
                     Opening = new BaseOpening(new TextMixture("repeats", [("repeats", 1)]), 500), MinimumSteps = 1800, MaximumSteps = 1800, LearningRate = 3e-3,
                 },
             // Six times the work a step, so fewer steps; the passages are as many, so their share is larger.
-            new("text-M", Wide(Llama(8, 256, 688, 8, 4), 256), TextMixture.Default.With("default, topics twice", ("topics", 0.0984), ("duplicates", 0.0198)), Also(new Gate("topics", AtLeast: 0.95)))
-                { MinimumSteps = 1600, MaximumSteps = 1600, LearningRate = 2e-3 },
+            AfterLookups(new("text-M", Wide(Llama(8, 256, 688, 8, 4), 256), TextMixture.Default.With("default, topics twice", ("topics", 0.0984), ("duplicates", 0.0211)), Also(new Gate("topics", AtLeast: 0.95))))
+                with { Opening = new BaseOpening(Lookups, 300), MinimumSteps = 1800, MaximumSteps = 1800, LearningRate = 2e-3 },
             // Three tenths are ciphers, so the rest is seen less often: what is required of it is the facts.
             AfterLookups(new("text-X", Wide(Llama(4, 128, 344, 4, 4, vocabulary: Lexicon.ExtendedSize), 128), TextMixture.Default.With("default and ciphers", ("cipher", 0.3)),
                 [.. usual.Take(4), .. usual.Skip(4).Where(gate => !gate.Measure.StartsWith("recall", StringComparison.Ordinal)).Select(gate => new Gate(gate.Measure)), new("cipher loss")])),
@@ -209,11 +209,13 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         ];
     }
 
+    static TextMixture Lookups => new("lookups", [("ioi", 0.5), ("coloured", 0.5)]);
+
     // Lookups first, alone: in the mixture too few tokens depend on them for the attention that they need to come about, and with
     // it the rest is learned sooner.
     static BaseRecipe AfterLookups(BaseRecipe recipe) => recipe with
     {
-        Opening = new BaseOpening(new TextMixture("lookups", [("ioi", 0.5), ("coloured", 0.5)]), 600),
+        Opening = new BaseOpening(Lookups, 600),
         EmbeddingDeviation = 0.25,
         LearningRate = 3e-3,
         MinimumSteps = 2850,
