@@ -79,10 +79,10 @@ public sealed class MergeAndPruneTests : IDisposable
     [Theory]
     [InlineData("give a text with --data", "--method", "wanda")]
     [InlineData("--data has no effect", "--data", "text.txt")]
-    [InlineData("must lie between 0 and 1", "--sparsity", "1.5")]
+    [InlineData("at least 0 and below 1", "--sparsity", "1.5")]
     [InlineData("give a share such as 0.5, or n:m", "--sparsity", "half")]
     [InlineData("2 of 2 cannot go", "--sparsity", "2:2")]
-    [InlineData("no multiple of 7", "--sparsity", "3:7")]
+    [InlineData("of the last 1, 3 cannot go", "--sparsity", "3:7")]
     public void APruningThatCannotBeIsOneSentence(string part, params string[] options)
     {
         CommandResult result = Run(["prune", ScalpelProcess.TinyModel, "--out", "p.patch.safetensors", .. options]);

@@ -21,7 +21,7 @@ sealed class TuneCommand : CliCommand
     public TuneCommand() : base("tune", "Trains a model on texts, preferences or rewards and writes the change as a patch.",
         "scalpel tune assets/models/smollm2-135m-instruct --data train.jsonl --method lora --steps 50 --out tuned.patch.safetensors",
         "scalpel tune assets/models/smollm2-135m-instruct --data pairs.jsonl --loss dpo --run runs/dpo --out dpo.patch.safetensors",
-        "scalpel tune assets/models/smollm2-135m-instruct --data prompts.jsonl --loss grpo --reward contains:please --steps 10 --out polite.patch.safetensors")
+        "scalpel tune assets/models/smollm2-135m-instruct --data prompts.jsonl --loss grpo --reward contains:. --steps 10 --out sentences.patch.safetensors")
     {
         Add(model);
         foreach (Option option in o.All)
