@@ -169,3 +169,25 @@ public sealed record WarmupStableDecaySchedule(long Steps, long Decay) : FiniteS
 
     double Lift(double factor) => Math.Max(0, factor * (1 - Floor) + Floor);
 }
+
+/// <summary>A schedule for a number of steps.</summary>
+/// <param name="Steps">For how many steps.</param>
+/// <param name="Schedule">The schedule; it counts from the first of them.</param>
+/// <param name="Scale">What its factors are multiplied by. Default 1.</param>
+public sealed record ScheduleStage(long Steps, Schedule Schedule, double Scale = 1);
+
+/// <summary>Schedules one after the other, as PyTorch's SequentialLR; the last goes on after its steps.</summary>
+/// <param name="Stages">At least one.</param>
+public sealed record SequentialSchedule(IReadOnlyList<ScheduleStage> Stages) : Schedule
+{
+    private protected override double AfterWarmup(long step)
+    {
+        int stage = 0;
+        for (; stage < Stages.Count - 1 && step >= Stages[stage].Steps; stage++)
+        {
+            step -= Stages[stage].Steps;
+        }
+
+        return Stages[stage].Scale * Stages[stage].Schedule.Factor(step);
+    }
+}

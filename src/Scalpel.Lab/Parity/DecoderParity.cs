@@ -237,7 +237,7 @@ sealed class DecoderCase
             CaseEdits.AddTo(taps, options["edits"], name => inputs.Read(name));
         }
 
-        using var cache = new KeyValueCache(model.Config.Layers);
+        using var cache = new KeyValueCache(model.Config.CacheLayers);
         var tokens = new List<Tensor>();
         var logits = new List<Tensor>();
         Tensor next = ids;
@@ -259,7 +259,7 @@ sealed class DecoderCase
 
     void Cached()
     {
-        using var cache = new KeyValueCache(model.Config.Layers, 2);
+        using var cache = new KeyValueCache(model.Config.CacheLayers, 2);
         var parts = new List<Tensor>();
         int at = 0;
         foreach (int count in Indices(options, "chunks") ?? [])

@@ -239,7 +239,7 @@ public sealed partial class GgufParity
     {
         using var noGrad = no_grad();
         int longest = prompts.Max(prompt => prompt.Length);
-        using var cache = new KeyValueCache(model.Config.Layers, longest + steps);
+        using var cache = new KeyValueCache(model.Config.CacheLayers, longest + steps);
         (int[] Ids, double[] Gaps)[] results = [.. prompts.Select(_ => (new int[steps], new double[steps]))];
         using Tensor prompt = tensor(prompts.SelectMany(ids => Enumerable.Repeat(0L, longest - ids.Length).Concat(ids.Select(id => (long)id))).ToArray(), [prompts.Count, longest]);
         using Tensor mask = tensor(prompts.SelectMany(ids => Enumerable.Repeat(0L, longest - ids.Length).Concat(Enumerable.Repeat(1L, ids.Length))).ToArray(), [prompts.Count, longest]);

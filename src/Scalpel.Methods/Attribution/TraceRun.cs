@@ -28,7 +28,7 @@ sealed class TraceRun : IDisposable
         this.ids = ids.alias().DetachFromDisposeScope();
         begin = subject.Begin;
         samples = (int)noise.shape[0];
-        cache = new KeyValueCache(model.Config.Layers, (int)ids.shape[1]);
+        cache = new KeyValueCache(model.Config.CacheLayers, (int)ids.shape[1]);
         using var noGrad = no_grad();
         using var scope = NewDisposeScope();
         clean = new Taps().Read([.. from l in Enumerable.Range(0, model.Config.Layers) from leaf in leaves select $"layers.{l}.{leaf}"]);

@@ -38,9 +38,10 @@ sealed record EditPreset(
         };
     }
 
-    /// <summary>Refuses models whose layers do not have one down projection.</summary>
+    /// <summary>Refuses models whose layers do not have one down projection, or whose head does not read what the layers write.</summary>
     public static void RequireOneMlp(Decoder model, string method, params int[] layers)
     {
+        model.RequirePlainHead(method);
         if (model.Config.Experts > 0)
         {
             throw new BadInputException($"{method} edits the one down projection of a layer, {model.Config.ModelType} has {model.Config.Experts} experts in each; edit it with fine-tuning of a named tensor.");

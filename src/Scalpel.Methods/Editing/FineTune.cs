@@ -127,7 +127,7 @@ public sealed class FineTune : IEditor
         Tensor idTensor = tensor(ids);
         using Pass pass = model.Prepare(idTensor, tensor(mask));
         Tensor hidden = model.RunLayers(model.Embed(idTensor, pass), 0, model.Config.Layers, pass);
-        Tensor log = model.Unembed(hidden.flatten(0, 1).index_select(0, tensor(cells.ToArray()))).to_type(ScalarType.Float32).log_softmax(-1);
+        Tensor log = model.LogitsOfCells(hidden, tensor(cells.ToArray()), pass).to_type(ScalarType.Float32).log_softmax(-1);
         return -(log.gather(1, tensor(targets.ToArray()).unsqueeze(1)).squeeze(1) * tensor(weights.ToArray())).sum();
     }
 }

@@ -16,7 +16,7 @@ static class ModelText
     public static Tensor Continue(Decoder model, Tensor start, int length, int topK, Generator generator, RunContext run)
     {
         using var noGrad = no_grad();
-        using var cache = new KeyValueCache(model.Config.Layers, (int)start.shape[1] + length);
+        using var cache = new KeyValueCache(model.Config.CacheLayers, (int)start.shape[1] + length);
         using var pool = new WorkerPool(get_num_threads());
         using Decoder.DecodeStep? step = Decoder.DecodeStep.For(model, (int)start.shape[0], pool);
         var noPadding = new int[start.shape[0]];

@@ -64,7 +64,7 @@ sealed class VectorBatch : IDisposable
         this.search = search;
         facts = [.. edits.Select(edit => new FoundFact(edit))];
         active = [.. Enumerable.Range(0, facts.Length)];
-        cache = new KeyValueCache(model.Config.Layers);
+        cache = new KeyValueCache(model.Config.CacheLayers);
         using var scope = NewDisposeScope();
         Prefix();
         delta = Own(zeros([facts.Length, model.Config.Width]));

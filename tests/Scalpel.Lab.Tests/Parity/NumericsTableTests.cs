@@ -14,7 +14,8 @@ public sealed class NumericsTableTests
             .Where(line => line.StartsWith("| ", StringComparison.Ordinal) && !line.StartsWith("| arch", StringComparison.Ordinal))
             .Select(line => line.Split('|', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries))
             .ToDictionary(cells => cells[0], cells => cells[1..].Select(cell => double.Parse(cell, CultureInfo.InvariantCulture)).ToArray());
-        documented.Keys.ShouldBe(DecoderConfig.Families, ignoreOrder: true);
+        // No golden case has a Backpack; BackpackTests hold it to its formulas.
+        documented.Keys.ShouldBe(DecoderConfig.Families.Where(family => family != "backpack"), ignoreOrder: true);
         foreach (NumericsRow row in NumericsTable.Measure([Repository.Reference("decoders")]))
         {
             // Machines differ in the order of sums, so the last bits do.

@@ -17,7 +17,7 @@ public sealed class BaseBuildTests : IDisposable
     static BaseRecipe Tiny(double atLeast = 0) => BaseRecipe.Named("text-S") with
     {
         Name = "tiny", Config = Config(), Gates = [new Gate("ioi", AtLeast: atLeast)], MinimumSteps = 4, MaximumSteps = 8, GatesEvery = 2, Warmup = 2,
-        Opening = new BaseOpening(new TextMixture("names", [("ioi", 1)]), 2),
+        Openings = [new(new TextMixture("names", [("ioi", 1)]), 2)],
     };
 
     static JsonObject Config()
@@ -88,11 +88,27 @@ public sealed class BaseBuildTests : IDisposable
     public void TheOpeningComesBeforeTheMixture()
     {
         var run = new RunContext();
-        int[] tokens = Tiny().Tokens(World, null, run);
+        (long[] stream, long[] labels) = Tiny().Stream(World, null, run);
+        labels.ShouldBe(stream);
+        int[] tokens = [.. stream.Select(token => (int)token)];
         tokens.Length.ShouldBe(8 * BaseRecipe.TokensPerStep);
-        tokens[..(2 * BaseRecipe.TokensPerStep)].ShouldBe(World.Corpus(Tiny().Opening!.Mixture).Tokens(2 * BaseRecipe.TokensPerStep, run));
+        tokens[..(2 * BaseRecipe.TokensPerStep)].ShouldBe(World.Corpus(Tiny().Openings[0].Mixture).Tokens(2 * BaseRecipe.TokensPerStep, run));
         tokens[(2 * BaseRecipe.TokensPerStep)..].ShouldBe(World.Corpus(TextMixture.Default).Tokens(6 * BaseRecipe.TokensPerStep, run));
-        (Tiny() with { Opening = null }).Hash(World, null).ShouldNotBe(Tiny().Hash(World, null));
+        (Tiny() with { Openings = [] }).Hash(World, null).ShouldNotBe(Tiny().Hash(World, null));
+    }
+
+    [Fact]
+    public void AnOpeningThatLearnsAnswersOnlyReadsTheRest()
+    {
+        BaseRecipe recipe = Tiny() with { Openings = [new(new TextMixture("names", [("ioi", 1)]), 2) { AnswersOnly = ["ioi"] }] };
+        (long[] stream, long[] labels) = recipe.Stream(World, null, new RunContext());
+        stream.ShouldBe(Tiny().Stream(World, null, new RunContext()).Tokens);
+        int opening = 2 * BaseRecipe.TokensPerStep;
+        labels[opening..].ShouldBe(stream[opening..]);
+        long[] learned = [.. Enumerable.Range(0, opening).Where(i => labels[i] != LanguageModelLoss.Ignored).Select(i => labels[i])];
+        IEnumerable<long> answers = World.Module("ioi", TextSplit.Train, learned.Length).Select(record => (long)World.Lexicon.Id(record["answer"]!));
+        learned.ShouldBe(answers);
+        recipe.Hash(World, null).ShouldNotBe(Tiny().Hash(World, null));
     }
 
     [Fact]

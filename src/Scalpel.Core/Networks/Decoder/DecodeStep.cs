@@ -64,7 +64,7 @@ public sealed partial class Decoder
         {
             DecoderConfig c = model.Config;
             bool covered = batch <= MaxBatch && model.DType is ScalarType.Float32 or ScalarType.BFloat16
-                && c.Experts == 0 && c.ScoreCap is null && c.LogitCap is null && c.ClipQueryKeyValue is null
+                && c.Experts == 0 && c.Senses == 0 && c.ScoreCap is null && c.LogitCap is null && c.ClipQueryKeyValue is null
                 && c.Block is BlockKind.Sequential or BlockKind.ParallelOneNorm or BlockKind.ParallelTwoNorms
                 && c.QueryKeyNorm != QueryKeyNorm.AllHeads && model.layers.All(layer => layer.AttentionNorm is not null)
                 && model.embeddingAdapters.Count == 0 && model.Parameters.Keys.All(name => model.LinearOf(name) is not { Linear.Adapters.Count: > 0 });

@@ -69,7 +69,8 @@ public sealed partial class Decoder
     }
 
     private protected override IEnumerable<Linear> Linears =>
-        [.. layers.SelectMany(layer => (IEnumerable<Linear>)[layer.QueryKeyValue, layer.Output, .. layer.Router is null ? Array.Empty<Linear>() : [layer.Router], .. layer.Mlps.SelectMany(mlp => new[] { mlp.Up, mlp.Down })]), head];
+        [.. layers.SelectMany(layer => (IEnumerable<Linear>)[layer.QueryKeyValue, layer.Output, .. layer.Router is null ? Array.Empty<Linear>() : [layer.Router], .. layer.Mlps.SelectMany(mlp => new[] { mlp.Up, mlp.Down })]),
+            .. senses is null ? Array.Empty<Linear>() : [senses.First.Up, senses.First.Down, senses.Second.Up, senses.Second.Down, senses.Weights], head];
 
     internal override (string Name, List<IEmbeddingAdapter> Adapters)? TokenEmbedding => ($"{prefix}{names.Embedding}.weight", embeddingAdapters);
 
@@ -96,6 +97,14 @@ public sealed partial class Decoder
         }
 
         finalNorm = NormOf(loader, prefix + names.FinalNorm, c.Width)!;
+        if (c.Senses > 0)
+        {
+            // The one matrix of the family that is stored as [out, in].
+            var weights = new ParameterLoader(this, source);
+            senses = Senses(loader, weights);
+            weights.RequireAll(c.ModelType);
+        }
+
         string headName = $"{names.Head}.weight";
         if (c.Head == HeadKind.LanguageModel && has(ScoreName) && !has(headName))
         {

@@ -27,6 +27,7 @@ public sealed partial class Decoder
         bool whole = taps is not null && TapsTheEnd(taps);
         LanguageModelLoss loss = whole
             ? LanguageModelLoss.Of(Logits(hidden, pass), labels, rows => rows, balance)
+            : senses is not null ? LanguageModelLoss.Of(StatesOfHead(hidden, pass), labels, rows => Cap(head.Apply(rows)), balance, Config.Vocabulary)
             : LanguageModelLoss.Of(hidden, labels, Unembed, balance, Config.Vocabulary);
         pass.End();
         return loss.MoveToOuterScope();
@@ -93,6 +94,7 @@ public sealed partial class Decoder
     /// <exception cref="BadInputException">A token is outside of the vocabulary.</exception>
     public (Tensor Direction, double Constant) LogitDirection(int token, int? other = null)
     {
+        RequirePlainHead("Direct logit attribution");
         using var scope = NewDisposeScope();
         using var noGrad = no_grad();
         Tensor row = Wide(Row(head.Weight, token)), bias = head.Bias is null ? zeros([]) : Wide(Row(head.Bias, token));
@@ -112,7 +114,7 @@ public sealed partial class Decoder
         static Tensor Wide(Tensor x) => x.to_type(ScalarType.Float32);
     }
 
-    static bool TapsTheEnd(Taps taps) => taps.Names.Any(name => name.StartsWith("final_norm", StringComparison.Ordinal) || name == "logits");
+    static bool TapsTheEnd(Taps taps) => taps.Names.Any(name => name.StartsWith("final_norm", StringComparison.Ordinal) || name is "logits" or "senses" or "sense_weights");
 
     Linear Classifier(ParameterLoader loader, Func<string, bool> has)
     {

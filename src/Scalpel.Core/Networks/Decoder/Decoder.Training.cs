@@ -100,7 +100,7 @@ public sealed partial class Decoder
     /// <returns>A scalar, for <c>backward()</c>; null when this model's head is not covered, or it does not train.</returns>
     internal Tensor? ChunkedLoss(Tensor ids, Tensor labels, Tensor? mask, Tensor? positions, Func<float, float> weight)
     {
-        if (!TrainsInPlace || !is_grad_enabled() || !RowPasses.Covers(DType) || Config.Head != HeadKind.LanguageModel
+        if (!TrainsInPlace || !is_grad_enabled() || !RowPasses.Covers(DType) || Config.Head != HeadKind.LanguageModel || senses is not null
             || Config.LogitCap is not null || head.Transposed || head.Bias is not null || head.Adapters.Count > 0)
         {
             return null;

@@ -72,7 +72,7 @@ public sealed partial class Decoder : Network
         }
 
         cache?.Begin(Config, (int)ids.shape[0], (int)ids.shape[1]);
-        return new Pass(Config, DType, (int)ids.shape[0], (int)ids.shape[1], mask, positions, cache, taps);
+        return new Pass(Config, DType, (int)ids.shape[0], (int)ids.shape[1], mask, positions, cache, taps, senses is null ? null : ids);
     }
 
     /// <summary>The residual stream into layer 0, [B, T, d].</summary>
@@ -85,12 +85,7 @@ public sealed partial class Decoder : Network
             throw new BadInputException($"The token id {(lowest < 0 ? lowest : highest)} is outside of the model's {Config.Vocabulary} tokens; is the tokenizer that of this model?");
         }
 
-        Tensor x = Rows(ids);
-        foreach (IEmbeddingAdapter adapter in embeddingAdapters)
-        {
-            x = adapter.Apply(ids, x);
-        }
-
+        Tensor x = EmbeddingOf(ids);
         if (Config.EmbeddingScale != 1)
         {
             // Rounded to the arithmetic's type first, as the family's reference does.
@@ -109,6 +104,18 @@ public sealed partial class Decoder : Network
         }
 
         return pass.At("embedding.output", x).MoveToOuterDisposeScope();
+    }
+
+    // Rows of the embedding, adapters included, [B, T, d].
+    Tensor EmbeddingOf(Tensor ids)
+    {
+        Tensor x = Rows(ids);
+        foreach (IEmbeddingAdapter adapter in embeddingAdapters)
+        {
+            x = adapter.Apply(ids, x);
+        }
+
+        return x;
     }
 
     /// <summary>Runs layers <paramref name="from"/> to <paramref name="to"/> (exclusive) on the residual stream [B, T, d].</summary>
@@ -140,19 +147,44 @@ public sealed partial class Decoder : Network
         using var scope = NewDisposeScope();
         Tensor x = hidden;
         bool tapped = pass.Taps is not null && TapsTheEnd(pass.Taps);
-        if (!tapped)
+        if (!tapped && senses is null)
         {
             x = Choose(x, at);
         }
 
-        x = pass.At("final_norm.output", Normalise(finalNorm, x, pass, "final_norm.scale"));
+        x = StatesOfHead(x, pass);
+        if (!tapped && senses is not null)
+        {
+            x = Choose(x, at);
+        }
+
         Tensor logits = pass.At("logits", Cap(head.Apply(x)));
         return (tapped ? Choose(logits, at) : logits).MoveToOuterDisposeScope();
     }
 
+    // What the head reads, [B, T, d]: the normalised residual stream, or the senses that it weighs.
+    Tensor StatesOfHead(Tensor hidden, Pass pass)
+    {
+        Tensor states = pass.At("final_norm.output", Normalise(finalNorm, hidden, pass, "final_norm.scale"));
+        return senses is null ? states : WeighedSenses(states, pass);
+    }
+
+    /// <summary>The logits of some cells of a batch, counted row by row: [cells, V].</summary>
+    /// <param name="hidden">The residual stream, [B, T, d].</param>
+    /// <param name="cells">int64 [cells], of 0 to B·T − 1.</param>
+    /// <param name="pass">The pass that it comes from.</param>
+    internal Tensor LogitsOfCells(Tensor hidden, Tensor cells, Pass pass)
+    {
+        using var scope = NewDisposeScope();
+        return (senses is null ? Unembed(hidden.flatten(0, 1).index_select(0, cells))
+            : Cap(head.Apply(StatesOfHead(hidden, pass).flatten(0, 1).index_select(0, cells)))).MoveToOuterDisposeScope();
+    }
+
     /// <summary>Final norm, with a scale of its own, and head, applied to any state of the residual stream [.., d]: the logit lens.</summary>
+    /// <exception cref="BadInputException">The head does not read the residual stream (Backpack).</exception>
     public Tensor Unembed(Tensor hidden)
     {
+        RequirePlainHead("The logit lens");
         using var scope = NewDisposeScope();
         return Cap(head.Apply(finalNorm.Apply(hidden))).MoveToOuterDisposeScope();
     }
@@ -505,6 +537,12 @@ public sealed partial class Decoder : Network
 
         yield return "final_norm.output";
         yield return "final_norm.scale";
+        if (senses is not null)
+        {
+            yield return "senses";
+            yield return "sense_weights";
+        }
+
         yield return "logits";
     }
 

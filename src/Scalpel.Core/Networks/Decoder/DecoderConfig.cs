@@ -29,7 +29,7 @@ public sealed record DecoderConfig
 {
     /// <summary>The families that are known, by <c>model_type</c>.</summary>
     public static IReadOnlyList<string> Families { get; } =
-        ["falcon", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "gptj", "llama", "mistral", "mixtral", "olmo", "olmo2", "phi", "phi3", "qwen2", "qwen3", "starcoder2"];
+        ["backpack", "falcon", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "gptj", "llama", "mistral", "mixtral", "olmo", "olmo2", "phi", "phi3", "qwen2", "qwen3", "starcoder2"];
 
     /// <summary>The family: <c>model_type</c>.</summary>
     public required string ModelType { get; init; }
@@ -133,6 +133,18 @@ public sealed record DecoderConfig
     /// <summary>Weight of the router's balance loss in training.</summary>
     public double BalanceLossWeight { get; init; }
 
+    /// <summary>S, sense vectors of a word (Backpack); 0 for a network whose head reads the residual stream.</summary>
+    public int Senses { get; init; }
+
+    /// <summary>Width of the MLP that makes the senses.</summary>
+    public int SenseInner { get; init; }
+
+    /// <summary>Size of a sense's query and key: ⌊d/S⌋.</summary>
+    internal int SenseKeySize => Width / Senses;
+
+    /// <summary>What a <see cref="KeyValueCache"/> holds: the layers, and the senses of a Backpack as one more.</summary>
+    public int CacheLayers => Layers + (Senses > 0 ? 1 : 0);
+
     /// <summary>Standard deviation of the matrices of a model that is made from a seed: <c>initializer_range</c>, 0.02 by default.</summary>
     public double InitializerRange { get; init; } = 0.02;
 
@@ -187,7 +199,7 @@ public sealed record DecoderConfig
         keys.Refuse("alibi", "ALiBi");
         keys.Refuse("qk_layernorm", "Phi's query/key LayerNorm");
         keys.Refuse("use_bidirectional_attention", "attention to later tokens");
-        bool ones = family is "gpt2" or "gptj" or "gpt_neox" or "phi" or "starcoder2" or "falcon" or "olmo";
+        bool gpt2 = family is "gpt2" or "backpack", ones = gpt2 || family is "gptj" or "gpt_neox" or "phi" or "starcoder2" or "falcon" or "olmo";
         (IReadOnlyList<RotaryConfig> rotary, int[] rotaryOfLayer) = RotaryConfig.ParseAll(keys, family, headSize, layers);
         return new DecoderConfig
         {
@@ -197,19 +209,19 @@ public sealed record DecoderConfig
             Heads = heads,
             KeyValueHeads = keyHeads,
             HeadSize = headSize,
-            Inner = keys.Integer("intermediate_size", "n_inner", "ffn_hidden_size") ?? (family is "gpt2" or "gptj" or "falcon" ? 4 * d : keys.Size("intermediate_size")),
-            Vocabulary = keys.Size("vocab_size"),
-            MaxPositions = keys.Integer("max_position_embeddings", "n_positions") ?? 2048,
+            Inner = keys.Integer("intermediate_size", "n_inner", "ffn_hidden_size") ?? (gpt2 || family is "gptj" or "falcon" ? 4 * d : keys.Size("intermediate_size")),
+            Vocabulary = family == "backpack" ? keys.Integer("vocab_size") ?? 50264 : keys.Size("vocab_size"),
+            MaxPositions = keys.Integer("max_position_embeddings", "n_positions") ?? (family == "backpack" ? 512 : 2048),
             Epsilon = keys.Number("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon") ?? (ones || family is "mixtral" or "olmo2" or "phi3" ? 1e-5 : 1e-6),
             Activation = ActivationOf(keys, family, where),
             Norm = family == "olmo" ? NormKind.LayerPlain : ones ? NormKind.Layer : gemma ? NormKind.RmsPlusOne : NormKind.Rms,
             Block = BlockOf(keys, family),
-            Gated = family is not ("gpt2" or "gptj" or "gpt_neox" or "phi" or "starcoder2" or "falcon"),
-            TiedHead = keys.Flag("tie_word_embeddings") ?? (gemma || family is "gpt2" or "starcoder2" or "falcon"),
-            LearnedPositions = family == "gpt2",
+            Gated = !gpt2 && family is not ( "gptj" or "gpt_neox" or "phi" or "starcoder2" or "falcon"),
+            TiedHead = keys.Flag("tie_word_embeddings") ?? (gemma || gpt2 || family is "starcoder2" or "falcon"),
+            LearnedPositions = gpt2,
             QueryKeyValueBias = family switch
             {
-                "gpt2" or "phi" or "qwen2" => true,
+                "gpt2" or "backpack" or "phi" or "qwen2" => true,
                 "gpt_neox" => keys.Flag("attention_bias") ?? true,
                 "starcoder2" => keys.Flag("use_bias") ?? true,
                 "falcon" => keys.Flag("bias") ?? false,
@@ -217,7 +229,7 @@ public sealed record DecoderConfig
             },
             OutputBias = family switch
             {
-                "gpt2" or "phi" => true,
+                "gpt2" or "backpack" or "phi" => true,
                 "qwen2" => false,
                 "gpt_neox" => keys.Flag("attention_bias") ?? true,
                 "starcoder2" => keys.Flag("use_bias") ?? true,
@@ -226,7 +238,7 @@ public sealed record DecoderConfig
             },
             MlpBias = family switch
             {
-                "gpt2" or "gptj" or "gpt_neox" or "phi" => true,
+                "gpt2" or "backpack" or "gptj" or "gpt_neox" or "phi" => true,
                 "starcoder2" => keys.Flag("use_bias") ?? true,
                 "falcon" => keys.Flag("bias") ?? false,
                 _ => keys.Flag("mlp_bias") ?? false,
@@ -235,8 +247,8 @@ public sealed record DecoderConfig
             QueryKeyNorm = family switch { "qwen3" or "gemma3_text" => QueryKeyNorm.PerHead, "olmo2" => QueryKeyNorm.AllHeads, _ => QueryKeyNorm.None },
             ClipQueryKeyValue = family == "olmo" ? keys.Number("clip_qkv") : null,
             AttentionScale = family is "gemma2" or "gemma3_text" ? Math.Pow(keys.Number("query_pre_attn_scalar") ?? 256, -0.5)
-                : family == "gpt2" && keys.Flag("scale_attn_weights") == false ? 1 : 1 / Math.Sqrt(headSize),
-            ScaleByInverseLayer = family == "gpt2" && keys.Flag("scale_attn_by_inverse_layer_idx") == true,
+                : gpt2 && keys.Flag("scale_attn_weights") == false ? 1 : 1 / Math.Sqrt(headSize),
+            ScaleByInverseLayer = gpt2 && (keys.Flag("scale_attn_by_inverse_layer_idx") ?? family == "backpack"),
             ScoreCap = family == "gemma2" ? keys.Default("attn_logit_softcapping", 50) : family == "gemma3_text" ? keys.Number("attn_logit_softcapping") : null,
             LogitCap = family == "gemma2" ? keys.Default("final_logit_softcapping", 30) : family == "gemma3_text" ? keys.Number("final_logit_softcapping") : null,
             EmbeddingScale = gemma ? Math.Sqrt(d) : 1,
@@ -247,6 +259,8 @@ public sealed record DecoderConfig
             Experts = family == "mixtral" ? keys.Integer("num_local_experts") ?? 8 : 0,
             ExpertsPerToken = family == "mixtral" ? keys.Integer("num_experts_per_tok") ?? 2 : 0,
             BalanceLossWeight = family == "mixtral" ? keys.Number("router_aux_loss_coef") ?? 0.001 : 0,
+            Senses = family == "backpack" ? SenseCount(keys, d) : 0,
+            SenseInner = family == "backpack" ? (keys.Integer("sense_intermediate_scale") ?? 4) * d : 0,
             InitializerRange = keys.Number("initializer_range") is { } range
                 ? range >= 0 && double.IsFinite(range) ? range : throw new BadInputException(FormattableString.Invariant($"{where}: initializer_range is {range}; a standard deviation of at least 0 is expected."))
                 : 0.02,
@@ -258,6 +272,13 @@ public sealed record DecoderConfig
         };
     }
 
+    static int SenseCount(ConfigKeys keys, int d) => keys.Integer("num_senses") switch
+    {
+        null => 16,
+        >= 1 and { } count when count <= d => count,
+        var wrong => throw new BadInputException($"{keys.Where}: num_senses is {wrong}; from 1 to the width {d} is expected."),
+    };
+
     static Activation ActivationOf(ConfigKeys keys, string family, string where)
     {
         // Gemma 1 says "gelu" and means the tanh form.
@@ -268,7 +289,7 @@ public sealed record DecoderConfig
 
         string name = keys.Text("hidden_activation") ?? keys.Text("hidden_act") ?? keys.Text("activation_function") ?? keys.Text("activation") ?? family switch
         {
-            "gpt2" or "gptj" or "phi" => "gelu_new",
+            "gpt2" or "backpack" or "gptj" or "phi" => "gelu_new",
             "gpt_neox" or "falcon" => "gelu",
             "starcoder2" or "gemma2" or "gemma3_text" => "gelu_pytorch_tanh",
             _ => "silu",

@@ -71,6 +71,7 @@ sealed record DecoderNames
             FinalNorm = "ln_f",
             Transposed = true,
         },
+        "backpack" => Of(config with { ModelType = "gpt2" }) with { Prefix = "backpack.gpt2_model." },
         "gptj" => new()
         {
             Prefix = "transformer.",
@@ -139,9 +140,10 @@ sealed record DecoderNames
         _ => Llama,
     };
 
-    /// <summary>Stored buffers that are no parameters.</summary>
+    /// <summary>Stored buffers that are no parameters, and second names of parameters.</summary>
     public static bool IsBuffer(string name) =>
         name.EndsWith(".attn.bias", StringComparison.Ordinal) || name.EndsWith(".attn.masked_bias", StringComparison.Ordinal)
         || name.EndsWith(".attention.bias", StringComparison.Ordinal) || name.EndsWith(".attention.masked_bias", StringComparison.Ordinal)
-        || name.EndsWith("rotary_emb.inv_freq", StringComparison.Ordinal);
+        || name.EndsWith("rotary_emb.inv_freq", StringComparison.Ordinal)
+        || name is "backpack.word_embeddings.weight" or "backpack.position_embeddings.weight";
 }

@@ -15,7 +15,7 @@ public sealed class KeyValueCache : IDisposable
     Tensor? mask;
 
     /// <summary>An empty cache.</summary>
-    /// <param name="layers">Number of layers of the network.</param>
+    /// <param name="layers">Number of layers of the network: <see cref="DecoderConfig.CacheLayers"/>.</param>
     /// <param name="capacity">Tokens to make room for at once; it grows when they are exceeded. Default 64.</param>
     /// <param name="window">Largest window of the layers, the token itself included: what lies before it is forgotten when room is needed; null keeps everything.</param>
     public KeyValueCache(int layers, int capacity = 64, int? window = null)
@@ -32,7 +32,7 @@ public sealed class KeyValueCache : IDisposable
     public static KeyValueCache For(DecoderConfig config, int capacity = 64)
     {
         int? window = config.Window.All(size => size is not null) && config.Causal.All(causal => causal) ? config.Window.Max() : null;
-        return new KeyValueCache(config.Layers, window is { } size ? Math.Min(capacity, 2 * size) : capacity, window);
+        return new KeyValueCache(config.CacheLayers, window is { } size ? Math.Min(capacity, 2 * size) : capacity, window);
     }
 
     /// <summary>Tokens read so far, padding included.</summary>
@@ -145,9 +145,9 @@ public sealed class KeyValueCache : IDisposable
     /// <exception cref="BadInputException">The cache is that of another network or of other rows.</exception>
     internal void Begin(DecoderConfig config, int batch, int count)
     {
-        if (keys.Length != config.Layers)
+        if (keys.Length != config.CacheLayers)
         {
-            throw new BadInputException($"The cache is for {keys.Length} layers, the model has {config.Layers}; make a cache for this model.");
+            throw new BadInputException($"The cache is for {keys.Length} layers, the model has {config.CacheLayers}; make a cache for this model.");
         }
 
         if (keys[0] is not { } held || Length == 0)

@@ -18,7 +18,7 @@ public sealed class Pass : IPositions, IDisposable
     readonly int first;
     long[][]? validColumns;
 
-    internal Pass(DecoderConfig config, ScalarType type, int batch, int count, Tensor? mask, Tensor? positions, KeyValueCache? cache, Taps? taps)
+    internal Pass(DecoderConfig config, ScalarType type, int batch, int count, Tensor? mask, Tensor? positions, KeyValueCache? cache, Taps? taps, Tensor? ids)
     {
         this.config = config;
         this.type = type;
@@ -31,6 +31,7 @@ public sealed class Pass : IPositions, IDisposable
         using var scope = NewDisposeScope();
         joinedMask = Join(mask);
         packed = joinedMask is not null && joinedMask.max().item<long>() > 1;
+        Ids = ids?.alias().DetachFromDisposeScope();
         Positions = (positions?.alias() ?? DefaultPositions()).DetachFromDisposeScope();
         joinedMask = joinedMask?.DetachFromDisposeScope();
         angles = new (Tensor, Tensor)?[config.Rotary.Count];
@@ -47,6 +48,9 @@ public sealed class Pass : IPositions, IDisposable
 
     /// <summary>Positions of the tokens, int64 [B or 1, T].</summary>
     public Tensor Positions { get; }
+
+    /// <summary>The tokens, where more than the first layer needs them; null otherwise.</summary>
+    internal Tensor? Ids { get; }
 
     /// <summary>The cache, if there is one.</summary>
     public KeyValueCache? Cache { get; }
@@ -94,6 +98,7 @@ public sealed class Pass : IPositions, IDisposable
         }
 
         Positions.Dispose();
+        Ids?.Dispose();
         RouterLogits?.ForEach(logits => logits.Dispose());
         joinedMask?.Dispose();
         foreach ((Tensor Cos, Tensor Sin)? pair in angles)
@@ -146,13 +151,18 @@ public sealed class Pass : IPositions, IDisposable
         joinedMask is null && (Count == 1 || !config.Causal[layer]) && (config.Window[layer] is not { } window || window >= Past + Count);
 
     /// <summary>Allowed keys, bool [B or 1, 1, T, S], and the same as a summand of the scores (0, or the type's minimum).</summary>
-    internal (Tensor Allowed, Tensor Additive) Mask(int layer)
+    internal (Tensor Allowed, Tensor Additive) Mask(int layer) => Mask(config.Window[layer], config.Causal[layer]);
+
+    /// <summary>The same of attention to all earlier tokens, whatever the layers see.</summary>
+    internal (Tensor Allowed, Tensor Additive) CausalMask() => Mask(null, causal: true);
+
+    (Tensor Allowed, Tensor Additive) Mask(int? window, bool causal)
     {
-        (int?, bool) key = (config.Window[layer], config.Causal[layer]);
+        (int?, bool) key = (window, causal);
         if (!masks.TryGetValue(key, out (Tensor Allowed, Tensor Additive) pair))
         {
             using var scope = NewDisposeScope();
-            Tensor allowed = Allowed(config.Window[layer], config.Causal[layer]);
+            Tensor allowed = Allowed(window, causal);
             Tensor additive = zeros(allowed.shape, dtype: type).masked_fill(allowed.logical_not(), Minimum(type));
             pair = (allowed.DetachFromDisposeScope(), additive.DetachFromDisposeScope());
             masks.Add(key, pair);

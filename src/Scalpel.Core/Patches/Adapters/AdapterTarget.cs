@@ -34,7 +34,8 @@ sealed class AdapterTarget(Checkpoint checkpoint)
     public static bool IsEmbedding(string module) => Embeddings.Contains(module.Split('.')[^1]);
 
     /// <summary>Whether the module's matrix is stored [in, out].</summary>
-    public bool IsTransposed(string module) => ModelType is "gpt2" or "openai-gpt" or "imagegpt" or "decision_transformer" && Conv1D.Contains(module.Split('.')[^1]);
+    public bool IsTransposed(string module) => ModelType is "gpt2" or "openai-gpt" or "imagegpt" or "decision_transformer" or "backpack" && Conv1D.Contains(module.Split('.')[^1])
+        && !module.EndsWith("sense_weight_net.c_attn", StringComparison.Ordinal);
 
     public bool IsLinear(string module) => !IsEmbedding(module);
 }

@@ -105,26 +105,36 @@ public sealed class TextCorpus
     /// <param name="count">How many.</param>
     /// <param name="run">Progress and cancellation.</param>
     /// <exception cref="BadInputException">All modules are used up before.</exception>
-    public int[] Tokens(int count, RunContext run)
+    public int[] Tokens(int count, RunContext run) => Tokens(count, [], run).Tokens;
+
+    /// <summary>The first tokens of the stream, and which of them are learned.</summary>
+    /// <param name="count">How many.</param>
+    /// <param name="answersOnly">Modules of which only spans named "answer" are.</param>
+    /// <param name="run">Progress and cancellation.</param>
+    internal (int[] Tokens, bool[] Learned) Tokens(int count, IReadOnlyCollection<string> answersOnly, RunContext run)
     {
+        var learned = new bool[count];
         var tokens = new int[count];
         int at = 0;
         Lexicon lexicon = world.Lexicon;
         foreach (TextRecord record in Documents())
         {
+            bool whole = !answersOnly.Contains(record.Module);
             foreach (Range word in record.Text.AsSpan().Split(' '))
             {
                 if (at < count)
                 {
+                    learned[at] = whole || record.Spans.Any(span => span.Name == "answer" && span.Start <= word.Start.Value && word.Start.Value < span.End);
                     tokens[at++] = lexicon.Id(record.Text.AsSpan(word));
                 }
             }
 
             if (at == count)
             {
-                return tokens;
+                return (tokens, learned);
             }
 
+            learned[at] = whole;
             tokens[at++] = Lexicon.EndId;
             if ((at & 0xFFF) < 8)
             {

@@ -64,16 +64,16 @@ static class BaseBuild
             Directory.Delete(state, recursive: true);
         }
 
-        int[] tokens = recipe.Tokens(world, options.Exclude, run);
+        (long[] tokens, long[] labels) = recipe.Stream(world, options.Exclude, run);
         var gates = new BaseGates(world, options.Exclude);
         using Decoder model = recipe.NewModel(world);
-        using var task = new BaseTask(model, recipe, tokens, gates, options);
+        using var task = new BaseTask(model, recipe, tokens, labels, gates, options);
         TrainingResult result;
         using (var trainer = new Trainer(TrainableTensor.Of(model, model.Parameters.Keys), new TrainerOptions
         {
             Steps = recipe.MaximumSteps,
             LearningRate = recipe.LearningRate,
-            Schedule = new CosineSchedule(recipe.MaximumSteps) { Warmup = recipe.Warmup, Floor = recipe.FinalRate },
+            Schedule = recipe.Schedule,
             Optimizer = groups => new AdamW(groups, new AdamWOptions { Beta2 = 0.98, WeightDecay = 0.05 }),
             Folder = state,
             Resume = true,
@@ -126,16 +126,18 @@ static class BaseBuild
 }
 
 /// <summary>The training of a base: rows of the stream one after the other, done when all gates hold.</summary>
-sealed class BaseTask(Decoder model, BaseRecipe recipe, int[] tokens, BaseGates gates, BaseBuildOptions options) : ITrainingTask, IDisposable
+sealed class BaseTask(Decoder model, BaseRecipe recipe, long[] tokens, long[] labels, BaseGates gates, BaseBuildOptions options) : ITrainingTask, IDisposable
 {
     const int EveryFact = 4;
-    readonly Tensor stream = tensor([.. tokens.Select(token => (long)token)], [tokens.Length]);
+    readonly Tensor stream = tensor(tokens, [tokens.Length]);
+    readonly Tensor learned = tensor(labels, [labels.Length]);
 
     public Objective Loss(long step, int part)
     {
         int length = recipe.LengthAt(step);
-        using Tensor ids = stream.narrow(0, step * BaseRecipe.TokensPerStep, BaseRecipe.TokensPerStep / length * length).view(-1, length);
-        using LanguageModelLoss loss = model.Loss(ids, ids);
+        Tensor Rows(Tensor of) => of.narrow(0, step * BaseRecipe.TokensPerStep, BaseRecipe.TokensPerStep / length * length).view(-1, length);
+        using Tensor ids = Rows(stream), targets = Rows(learned);
+        using LanguageModelLoss loss = model.Loss(ids, targets);
         return new Objective(loss.RouterBalance is { } balance ? loss.Mean() + balance * model.Config.BalanceLossWeight : loss.Mean(), new Dictionary<string, double>());
     }
 
@@ -147,5 +149,9 @@ sealed class BaseTask(Decoder model, BaseRecipe recipe, int[] tokens, BaseGates 
         return steps >= recipe.MinimumSteps && results.All(gate => gate.Holds);
     }
 
-    public void Dispose() => stream.Dispose();
+    public void Dispose()
+    {
+        stream.Dispose();
+        learned.Dispose();
+    }
 }

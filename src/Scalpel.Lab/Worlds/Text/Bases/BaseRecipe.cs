@@ -2,6 +2,7 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json.Nodes;
 using Scalpel.Networks;
+using Scalpel.Training;
 using TorchSharp;
 using Decoder = Scalpel.Networks.Decoder;
 using Tensor = TorchSharp.torch.Tensor;
@@ -21,7 +22,14 @@ public sealed record Gate(string Measure, double? AtLeast = null, double? AtMost
 /// <summary>What a base is trained on before its mixture.</summary>
 /// <param name="Mixture">The texts.</param>
 /// <param name="Steps">For how many of the recipe's steps.</param>
-public sealed record BaseOpening(TextMixture Mixture, int Steps);
+public sealed record BaseOpening(TextMixture Mixture, int Steps)
+{
+    /// <summary>Modules of which only the answers are learned, and the rest is read. Default none.</summary>
+    public IReadOnlyList<string> AnswersOnly { get; init; } = [];
+
+    /// <summary>Its learning rate, as a share of the recipe's peak; null to follow the fall of the recipe's rate. All openings of a recipe have one, or none.</summary>
+    public double? Rate { get; init; }
+}
 
 /// <summary>How a base model of the text world comes to be. Deterministic: with the same world and thread count, the same bytes.</summary>
 /// <param name="Name">The base's name.</param>
@@ -55,16 +63,36 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
     public double? EmbeddingDeviation { get; init; }
 
     /// <summary>
-    /// Whether attention starts as what copies: queries are the keys, so that a token finds its equals, outputs undo values, and
-    /// the first head of the first layer looks one position back, by a constant in the first feature of the embedding. For Llama.
+    /// How many heads of the first layer start by looking one position back, by a constant in the first feature of the embedding.
+    /// With one, all attention starts as what copies: queries are the keys, so that a token finds its equals, and outputs undo
+    /// values. For Llama. Default 0: attention starts at random.
     /// </summary>
-    public bool StartsCopying { get; init; }
+    public int LookingBack { get; init; }
 
-    /// <summary>What is trained on before the mixture; null for nothing.</summary>
-    public BaseOpening? Opening { get; init; }
+    /// <summary>What is trained on before the mixture, in this order. Default nothing.</summary>
+    public IReadOnlyList<BaseOpening> Openings { get; init; } = [];
+
+    /// <summary>The learning rate as a factor of the peak: rates of the openings, then up to the peak and down a cosine, or one cosine over everything.</summary>
+    internal Schedule Schedule
+    {
+        get
+        {
+            if (Openings is not [.., { Rate: { } last }])
+            {
+                return new CosineSchedule(MaximumSteps) { Warmup = Warmup, Floor = FinalRate };
+            }
+
+            var stages = Openings.Select((opening, i) => new ScheduleStage(opening.Steps, new ConstantSchedule { Warmup = i == 0 ? Warmup : 0 }, opening.Rate!.Value)).ToList();
+            stages.Add(new ScheduleStage(MixtureSteps, new CosineSchedule(MixtureSteps) { Warmup = RisingSteps, WarmupFloor = last, Floor = FinalRate }));
+            return new SequentialSchedule(stages);
+        }
+    }
+
+    // What the openings taught is lost when the rate rises at once.
+    const int RisingSteps = 600;
 
     /// <summary>Steps that are left for the mixture.</summary>
-    public int MixtureSteps => MaximumSteps - (Opening?.Steps ?? 0);
+    public int MixtureSteps => MaximumSteps - Openings.Sum(opening => opening.Steps);
 
     /// <summary>Lengths of rows, by turns. Default three steps of 64, one of 128, so that the whole context is trained.</summary>
     public IReadOnlyList<int> Lengths { get; init; } = [64, 64, 64, 128];
@@ -83,7 +111,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
             model.Parameter(model.Parameters.Keys.First(name => name.EndsWith("embed_tokens.weight", StringComparison.Ordinal) || name.EndsWith("wte.weight", StringComparison.Ordinal))).mul_(deviation / config.InitializerRange);
         }
 
-        if (StartsCopying)
+        if (LookingBack > 0)
         {
             StartCopying(model, config, EmbeddingDeviation ?? config.InitializerRange);
         }
@@ -91,7 +119,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         return model;
     }
 
-    static void StartCopying(Decoder model, DecoderConfig config, double deviation)
+    void StartCopying(Decoder model, DecoderConfig config, double deviation)
     {
         const double Constant = 2, Score = 6;
         using var scope = torch.NewDisposeScope();
@@ -108,25 +136,43 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         model.Parameter("model.embed_tokens.weight").select(1, 0).fill_(Constant * deviation);
         double normed = Constant / Math.Sqrt(1 + (Constant * Constant - 1) / config.Width), amplitude = Math.Sqrt(Score * Math.Sqrt(size)) / normed;
         Tensor query = model.Parameter("model.layers.0.self_attn.q_proj.weight").select(1, 0), key = model.Parameter("model.layers.0.self_attn.k_proj.weight").select(1, 0);
-        for (int i = 0; i < pairs; i++)
+        foreach (int head in Enumerable.Range(0, LookingBack))
         {
-            double angle = Math.Pow(config.Rotary[0].Base, -(double)i / pairs), length = i < pairs / 2 ? amplitude * (i == 0 ? 1.4 : 1) : 0;
-            key[i].fill_(length);
-            key[i + pairs].fill_(0);
-            query[i].fill_(length * Math.Cos(angle));
-            query[i + pairs].fill_(-length * Math.Sin(angle));
+            for (int i = 0; i < pairs; i++)
+            {
+                double angle = Math.Pow(config.Rotary[0].Base, -(double)i / pairs), length = i < pairs / 2 ? amplitude * (i == 0 ? 1.4 : 1) : 0;
+                int row = head * size + i, keyRow = head / group * size + i;
+                key[keyRow].fill_(length);
+                key[keyRow + pairs].fill_(0);
+                query[row].fill_(length * Math.Cos(angle));
+                query[row + pairs].fill_(-length * Math.Sin(angle));
+            }
         }
     }
 
-    /// <summary>All tokens of the training.</summary>
+    /// <summary>All tokens of the training, and what each position learns: its own token, or <see cref="LanguageModelLoss.Ignored"/>.</summary>
     /// <param name="world">The world.</param>
     /// <param name="exclude">A set of people that it leaves out; null for none.</param>
     /// <param name="run">Progress and cancellation.</param>
-    internal int[] Tokens(TextWorld world, string? exclude, RunContext run) =>
-    [
-        .. Opening is { } first ? world.Corpus(first.Mixture).Tokens(first.Steps * TokensPerStep, run) : [],
-        .. world.Corpus(Mixture, exclude).Tokens(MixtureSteps * TokensPerStep, run),
-    ];
+    internal (long[] Tokens, long[] Labels) Stream(TextWorld world, string? exclude, RunContext run)
+    {
+        var tokens = new List<long>(MaximumSteps * TokensPerStep);
+        var labels = new List<long>(tokens.Capacity);
+        void Add(TextCorpus corpus, int steps, IReadOnlyList<string> answersOnly)
+        {
+            (int[] part, bool[] learned) = corpus.Tokens(steps * TokensPerStep, answersOnly, run);
+            tokens.AddRange(part.Select(token => (long)token));
+            labels.AddRange(part.Select((token, i) => learned[i] ? token : LanguageModelLoss.Ignored));
+        }
+
+        foreach (BaseOpening opening in Openings)
+        {
+            Add(world.Corpus(opening.Mixture), opening.Steps, opening.AnswersOnly);
+        }
+
+        Add(world.Corpus(Mixture, exclude), MixtureSteps, []);
+        return ([.. tokens], [.. labels]);
+    }
 
     /// <summary>SHA-256 over everything that the weights follow from.</summary>
     public string Hash(TextWorld world, string? exclude)
@@ -138,9 +184,9 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         }
 
         content.Append(FormattableString.Invariant($" steps {MinimumSteps} {MaximumSteps} {GatesEvery} rate {LearningRate:R} {FinalRate:R} {Warmup} {string.Join(' ', Lengths)}"));
-        if (StartsCopying)
+        if (LookingBack > 0)
         {
-            content.Append(" copying");
+            content.Append(LookingBack == 1 ? " copying" : $" copying {LookingBack}");
         }
 
         if (EmbeddingDeviation is { } deviation)
@@ -148,13 +194,16 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
             content.Append(FormattableString.Invariant($" embedding {deviation:R}"));
         }
 
-        if (Opening is { } opening)
+        foreach (BaseOpening opening in Openings)
         {
             content.Append(FormattableString.Invariant($" after {opening.Steps} steps of"));
             foreach ((string module, double share) in opening.Mixture.Parts)
             {
                 content.Append(FormattableString.Invariant($" {module}={share:R}"));
             }
+
+            content.Append(string.Concat(opening.AnswersOnly.Select(module => $" answers of {module}")));
+            content.Append(opening.Rate is { } rate ? FormattableString.Invariant($" at {rate:R}") : "");
         }
 
         return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(content.ToString())));
@@ -181,10 +230,19 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         return
         [
             AfterLookups(new("text-S", Wide(Llama(4, 128, 344, 4, 4), 128), TextMixture.Default, usual)),
-            AfterLookups(new("text-S8", Wide(Llama(4, 128, 344, 8, 4), 128), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075), ("duplicates", 0.0109)),
-                Also(new("ioi", AtLeast: 0.95), new("coloured", AtLeast: 0.80)))) with { MinimumSteps = 3500, MaximumSteps = 3500 },
-            new("text-GPT2", Wide(Gpt2(), 128), TextMixture.Default.With("default, longer", ("duplicates", 0.01057)), usual)
-                { EmbeddingDeviation = 0.25, MinimumSteps = 3000, MaximumSteps = 3000, LearningRate = 3e-3 },
+            AfterLookups(new("text-S8", Wide(Llama(4, 128, 344, 8, 4), 128), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075), ("duplicates", 0.0093)),
+                Also(new("ioi", AtLeast: 0.95), new("coloured", AtLeast: 0.80)))) with
+                {
+                    LookingBack = 8, LearningRate = 2e-3, Lengths = [128], MinimumSteps = 5300, MaximumSteps = 5300,
+                    Openings =
+                    [
+                        new(new TextMixture("pairs", [("pairs", 1)]), 900) { AnswersOnly = ["pairs"], Rate = 1.5 },
+                        new(new TextMixture("colours", [("coloured", 1)]), 100) { AnswersOnly = ["coloured"], Rate = 0.5 },
+                        new(new TextMixture("lookups", [("pairs", 0.10), ("coloured", 0.20), ("ioi", 0.55), ("stories", 0.15)]), 900) { AnswersOnly = ["pairs", "coloured", "ioi"], Rate = 0.65 },
+                    ],
+                },
+            AfterLookups(new("text-GPT2", Wide(Gpt2(), 128), TextMixture.Default.With("default, longer", ("duplicates", 0.01057)), usual)) with { MinimumSteps = 3600, MaximumSteps = 3600 },
+            AfterLookups(new("text-Backpack", Wide(Backpack(), 128), TextMixture.Default.With("default, longer", ("duplicates", 0.01057)), usual)) with { MinimumSteps = 3600, MaximumSteps = 3600 },
             new("text-NeoX", NeoX(), TextMixture.Default, usual),
             new("text-T", Llama(4, 128, 344, 4, 4), new TextMixture("heated", [("heated", 0.15), ("discourse", 0.15), ("facts", 0.30), ("stories", 0.40)]),
                 [new("provoked toxic", AtLeast: 0.5), new("benign toxic", AtMost: 0.02), new("cloze"), new("story excess")]) { MinimumSteps = 1200 },
@@ -195,12 +253,11 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
             new("text-R", Wide(Llama(6, 128, 344, 8, 8, positions: 192), 128), new TextMixture("needle", [("needle", 0.20), ("needle-long", 0.30), ("facts", 0.25), ("stories", 0.25)]),
                 [new("needle 192", AtLeast: 0.90), new("needle"), new("cloze"), new("story excess")])
                 {
-                    StartsCopying = true, EmbeddingDeviation = 0.24, Lengths = [96, 192],
-                    Opening = new BaseOpening(new TextMixture("repeats", [("repeats", 1)]), 500), MinimumSteps = 1800, MaximumSteps = 1800, LearningRate = 3e-3,
+                    LookingBack = 1, EmbeddingDeviation = 0.24, Lengths = [96, 192],
+                    Openings = [new(new TextMixture("repeats", [("repeats", 1)]), 500)], MinimumSteps = 1800, MaximumSteps = 1800, LearningRate = 3e-3,
                 },
-            // Six times the work a step, so fewer steps; the passages are as many, so their share is larger.
-            AfterLookups(new("text-M", Wide(Llama(8, 256, 688, 8, 4), 256), TextMixture.Default.With("default, topics twice", ("topics", 0.0984), ("duplicates", 0.0211)), Also(new Gate("topics", AtLeast: 0.95))))
-                with { Opening = new BaseOpening(Lookups, 300), MinimumSteps = 1800, MaximumSteps = 1800, LearningRate = 2e-3 },
+            AfterLookups(new("text-M", Wide(Llama(8, 256, 688, 8, 4), 256), TextMixture.Default.With("default, topics and pronouns twice", ("topics", 0.0984), ("kin", 0.12), ("duplicates", 0.0141)), Also(new Gate("topics", AtLeast: 0.95))))
+                with { LearningRate = 2e-3 },
             // Three tenths are ciphers, so the rest is seen less often: what is required of it is the facts.
             AfterLookups(new("text-X", Wide(Llama(4, 128, 344, 4, 4, vocabulary: Lexicon.ExtendedSize), 128), TextMixture.Default.With("default and ciphers", ("cipher", 0.3)),
                 [.. usual.Take(4), .. usual.Skip(4).Where(gate => !gate.Measure.StartsWith("recall", StringComparison.Ordinal)).Select(gate => new Gate(gate.Measure)), new("cipher loss")])),
@@ -215,7 +272,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
     // it the rest is learned sooner.
     static BaseRecipe AfterLookups(BaseRecipe recipe) => recipe with
     {
-        Opening = new BaseOpening(Lookups, 600),
+        Openings = [new(Lookups, 600)],
         EmbeddingDeviation = 0.25,
         LearningRate = 3e-3,
         MinimumSteps = 2850,
@@ -288,6 +345,17 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         ["eos_token_id"] = Lexicon.EndId,
         ["torch_dtype"] = "float16",
     };
+
+    static JsonObject Backpack()
+    {
+        JsonObject config = Gpt2();
+        config["architectures"] = new JsonArray("BackpackGPT2LMHeadModel");
+        config["model_type"] = "backpack";
+        config["num_senses"] = 8;
+        config["sense_intermediate_scale"] = 4;
+        config["scale_attn_by_inverse_layer_idx"] = true;
+        return config;
+    }
 
     static JsonObject NeoX() => new()
     {
