@@ -18,6 +18,7 @@ public sealed partial class DocumentationTests : IDisposable
     public void EverySnippetOfThePageRuns(string page)
     {
         Clone.Make(folder, realModel: !OnTheTinyModel.Contains(page));
+        ClassifyCommandTests.Write(folder.At("my-classifier"), "bert-classifier-a");
         foreach (string block in Pages.Blocks(Pages.All().Single(file => Path.GetFileName(file) == page), "sh"))
         {
             CommandResult result = ScalpelProcess.Shell(folder.Path, block);

@@ -87,6 +87,7 @@ public sealed class HelpExampleTests : IDisposable
 
     void WriteFilesOfTheUser()
     {
+        ClassifyCommandTests.Write(folder.At("my-classifier"), "bert-classifier-a");
         folder.Write("train.jsonl", string.Concat(Enumerable.Range(0, 8).Select(i => $$"""{"prompt": "The cat sat on", "completion": " the mat {{i}}."}""" + "\n")));
         folder.Write("pairs.jsonl", string.Concat(Enumerable.Range(0, 8).Select(i => $$"""{"prompt": "The cat sat on", "chosen": " the mat {{i}}.", "rejected": " the dog {{i}}."}""" + "\n")));
         folder.Write("prompts.jsonl", string.Concat(Enumerable.Range(0, 4).Select(i => $$"""{"prompt": "The cat sat on mat {{i}} and"}""" + "\n")));

@@ -32,6 +32,7 @@ static class CommandCatalogue
             new GenerateCommand(),
             new ScoreCommand(),
             new EmbedCommand(),
+            new ClassifyCommand(),
             new LocateCommand(),
             new EditCommand(),
             new TuneCommand(),

@@ -230,15 +230,15 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         return
         [
             AfterLookups(new("text-S", Wide(Llama(4, 128, 344, 4, 4), 128), TextMixture.Default, usual)),
-            AfterLookups(new("text-S8", Wide(Llama(4, 128, 344, 8, 4), 128), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075), ("duplicates", 0.0093)),
+            AfterLookups(new("text-S8", Wide(Llama(4, 128, 344, 8, 4), 128), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075), ("kin", 0.09), ("duplicates", 0.0093)),
                 Also(new("ioi", AtLeast: 0.95), new("coloured", AtLeast: 0.80)))) with
                 {
-                    LookingBack = 8, LearningRate = 2e-3, Lengths = [128], MinimumSteps = 5300, MaximumSteps = 5300,
+                    LookingBack = 8, Lengths = [128], MinimumSteps = 5300, MaximumSteps = 5300,
                     Openings =
                     [
-                        new(new TextMixture("pairs", [("pairs", 1)]), 900) { AnswersOnly = ["pairs"], Rate = 1.5 },
-                        new(new TextMixture("colours", [("coloured", 1)]), 100) { AnswersOnly = ["coloured"], Rate = 0.5 },
-                        new(new TextMixture("lookups", [("pairs", 0.10), ("coloured", 0.20), ("ioi", 0.55), ("stories", 0.15)]), 900) { AnswersOnly = ["pairs", "coloured", "ioi"], Rate = 0.65 },
+                        new(new TextMixture("pairs", [("pairs", 1)]), 900) { AnswersOnly = ["pairs"], Rate = 1 },
+                        new(new TextMixture("colours", [("coloured", 1)]), 100) { AnswersOnly = ["coloured"], Rate = 0.33 },
+                        new(new TextMixture("lookups", [("pairs", 0.10), ("coloured", 0.20), ("ioi", 0.55), ("stories", 0.15)]), 900) { AnswersOnly = ["pairs", "coloured", "ioi"], Rate = 0.43 },
                     ],
                 },
             AfterLookups(new("text-GPT2", Wide(Gpt2(), 128), TextMixture.Default.With("default, longer", ("duplicates", 0.01057)), usual)) with { MinimumSteps = 3600, MaximumSteps = 3600 },
@@ -256,8 +256,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
                     LookingBack = 1, EmbeddingDeviation = 0.24, Lengths = [96, 192],
                     Openings = [new(new TextMixture("repeats", [("repeats", 1)]), 500)], MinimumSteps = 1800, MaximumSteps = 1800, LearningRate = 3e-3,
                 },
-            AfterLookups(new("text-M", Wide(Llama(8, 256, 688, 8, 4), 256), TextMixture.Default.With("default, topics and pronouns twice", ("topics", 0.0984), ("kin", 0.12), ("duplicates", 0.0141)), Also(new Gate("topics", AtLeast: 0.95))))
-                with { LearningRate = 2e-3 },
+            AfterLookups(new("text-M", Wide(Llama(8, 256, 688, 8, 4), 256), TextMixture.Default.With("default, topics and pronouns twice", ("topics", 0.0984), ("kin", 0.12), ("duplicates", 0.0141)), Also(new Gate("topics", AtLeast: 0.95)))),
             // Three tenths are ciphers, so the rest is seen less often: what is required of it is the facts.
             AfterLookups(new("text-X", Wide(Llama(4, 128, 344, 4, 4, vocabulary: Lexicon.ExtendedSize), 128), TextMixture.Default.With("default and ciphers", ("cipher", 0.3)),
                 [.. usual.Take(4), .. usual.Skip(4).Where(gate => !gate.Measure.StartsWith("recall", StringComparison.Ordinal)).Select(gate => new Gate(gate.Measure)), new("cipher loss")])),
