@@ -13,6 +13,8 @@ public sealed class LoraFilesTests : IDisposable
 
     public void Dispose() => Directory.Delete(folder, recursive: true);
 
+    static JsonObject Config(string adapter) => JsonNode.Parse(File.ReadAllText(Path.Combine(adapter, "adapter_config.json")))!.AsObject();
+
     public static TheoryData<string> Cases => [.. Directory.GetDirectories(Repository.Reference("tuning")).Where(path => Directory.Exists(Path.Combine(path, "adapter")) && File.ReadAllText(Path.Combine(path, "case.json")).Contains("\"kind\": \"lora\"", StringComparison.Ordinal)).Select(path => Path.GetFileName(path)!)];
 
     [Theory]
@@ -50,6 +52,12 @@ public sealed class LoraFilesTests : IDisposable
         {
             ours.Entry(entry.Name).Shape.ShouldBe(entry.Shape, entry.Name);
             ours.Bytes(ours.Entry(entry.Name), 0, (int)entry.Length).SequenceEqual(theirs.Bytes(entry, 0, (int)entry.Length)).ShouldBeTrue(entry.Name);
+        }
+
+        JsonObject config = Config(exported), original = Config(Path.Combine(source, "adapter"));
+        foreach (string field in (string[])["peft_type", "task_type", "bias", "inference_mode", "fan_in_fan_out", "use_dora", "lora_bias"])
+        {
+            (config[field]?.ToJsonString()).ShouldBe(original[field]?.ToJsonString(), field);
         }
 
         using Patch again = LoraImport.Read(exported, checkpoint).Patch;

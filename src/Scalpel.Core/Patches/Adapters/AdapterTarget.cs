@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using Scalpel.Checkpoints;
 
 namespace Scalpel.Patches.Adapters;
@@ -30,6 +31,15 @@ sealed class AdapterTarget(Checkpoint checkpoint)
         return prefix is not null ? checkpoint.Tensors[path[prefix.Length..]]
             : Prefixes.Select(p => checkpoint.Tensors.GetValueOrDefault(p + path)).FirstOrDefault(found => found is not null);
     }
+
+    /// <summary>PEFT's name for what the base does, by which it chooses the class that wraps it.</summary>
+    public string Task => (checkpoint.Config["architectures"] as JsonArray)?.FirstOrDefault()?.ToString() switch
+    {
+        { } name when name.EndsWith("ForSequenceClassification", StringComparison.Ordinal) => "SEQ_CLS",
+        { } name when name.EndsWith("ForTokenClassification", StringComparison.Ordinal) => "TOKEN_CLS",
+        { } name when !name.EndsWith("ForCausalLM", StringComparison.Ordinal) && !name.EndsWith("LMHeadModel", StringComparison.Ordinal) => "FEATURE_EXTRACTION",
+        _ => "CAUSAL_LM",
+    };
 
     public static bool IsEmbedding(string module) => Embeddings.Contains(module.Split('.')[^1]);
 

@@ -230,6 +230,8 @@ public static class LoraExport
         }
 
         JsonObject config = ia3 ? Ia3(found) : Lora(modules, dora, target, found);
+        config["task_type"] = target.Task;
+        config["base_model_name_or_path"] = target.Checkpoint.Config["_name_or_path"]?.DeepClone();
         // PEFT keeps the embedding and the head beside an adapted embedding.
         if (modules.Any(module => module.Embedding))
         {
@@ -255,7 +257,7 @@ public static class LoraExport
 
     static JsonObject Ia3(JsonObject found) => new()
     {
-        ["peft_type"] = "IA3", ["task_type"] = "CAUSAL_LM", ["inference_mode"] = true, ["init_ia3_weights"] = true, ["base_model_name_or_path"] = null, ["fan_in_fan_out"] = false,
+        ["peft_type"] = "IA3", ["inference_mode"] = true, ["init_ia3_weights"] = true, ["fan_in_fan_out"] = false,
         ["target_modules"] = found["target_modules"]!.DeepClone(), ["feedforward_modules"] = found["feedforward_modules"]?.DeepClone() ?? new JsonArray(), ["modules_to_save"] = found["modules_to_save"]?.DeepClone(),
     };
 
@@ -272,7 +274,7 @@ public static class LoraExport
         var alphas = new JsonObject(modules.Where(module => AlphaOf(module) != alpha).Select(module => KeyValuePair.Create<string, JsonNode?>(Escaped(module), Number(AlphaOf(module)))));
         return new JsonObject
         {
-            ["peft_type"] = "LORA", ["task_type"] = "CAUSAL_LM", ["inference_mode"] = true, ["init_lora_weights"] = true, ["base_model_name_or_path"] = null,
+            ["peft_type"] = "LORA", ["inference_mode"] = true, ["init_lora_weights"] = true,
             ["r"] = rank, ["lora_alpha"] = Number(alpha), ["lora_dropout"] = 0.0, ["rank_pattern"] = ranks, ["alpha_pattern"] = alphas,
             ["target_modules"] = new JsonArray([.. modules.Select(module => (JsonNode?)module.Path)]), ["use_dora"] = dora, ["use_rslora"] = false,
             ["fan_in_fan_out"] = modules.Any(module => !module.Embedding && target.IsTransposed(module.Path)), ["bias"] = found["bias"]?.DeepClone() ?? "none",

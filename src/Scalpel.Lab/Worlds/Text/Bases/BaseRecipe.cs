@@ -230,15 +230,15 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         return
         [
             AfterLookups(new("text-S", Wide(Llama(4, 128, 344, 4, 4), 128), TextMixture.Default, usual)),
-            AfterLookups(new("text-S8", Wide(Llama(4, 128, 344, 8, 4), 128), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075), ("kin", 0.09), ("duplicates", 0.0093)),
+            AfterLookups(new("text-S8", Wide(Llama(4, 128, 344, 8, 4), 128), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075), ("kin", 0.10), ("duplicates", 0.0093)),
                 Also(new("ioi", AtLeast: 0.95), new("coloured", AtLeast: 0.80)))) with
                 {
-                    LookingBack = 8, Lengths = [128], MinimumSteps = 5300, MaximumSteps = 5300,
+                    LookingBack = 8, LearningRate = 2.5e-3, Lengths = [128], MinimumSteps = 5500, MaximumSteps = 5500,
                     Openings =
                     [
-                        new(new TextMixture("pairs", [("pairs", 1)]), 900) { AnswersOnly = ["pairs"], Rate = 1 },
-                        new(new TextMixture("colours", [("coloured", 1)]), 100) { AnswersOnly = ["coloured"], Rate = 0.33 },
-                        new(new TextMixture("lookups", [("pairs", 0.10), ("coloured", 0.20), ("ioi", 0.55), ("stories", 0.15)]), 900) { AnswersOnly = ["pairs", "coloured", "ioi"], Rate = 0.43 },
+                        new(new TextMixture("pairs", [("pairs", 1)]), 900) { AnswersOnly = ["pairs"], Rate = 1.2 },
+                        new(new TextMixture("colours", [("coloured", 1)]), 300) { AnswersOnly = ["coloured"], Rate = 0.4 },
+                        new(new TextMixture("lookups", [("pairs", 0.10), ("coloured", 0.20), ("ioi", 0.55), ("stories", 0.15)]), 900) { AnswersOnly = ["pairs", "coloured", "ioi"], Rate = 0.52 },
                     ],
                 },
             AfterLookups(new("text-GPT2", Wide(Gpt2(), 128), TextMixture.Default.With("default, longer", ("duplicates", 0.01057)), usual)) with { MinimumSteps = 3600, MaximumSteps = 3600 },
