@@ -140,4 +140,13 @@ public sealed class OptimizerTests
         Should.Throw<BadInputException>(() => optimizer.LoadState(3, new Dictionary<string, Tensor> { ["4.exp_avg"] = zeros(1) })).Message.ShouldContain("another run");
         Should.Throw<BadInputException>(() => optimizer.LoadState(3, new Dictionary<string, Tensor> { ["0.exp_avg"] = zeros(2) })).Message.ShouldContain("[2]");
     }
+
+    [Fact]
+    public void SchedulesFollowEachOtherAndEachCountsFromItsOwnStart()
+    {
+        var cosine = new CosineSchedule(10) { Floor = 0.1 };
+        var schedule = new SequentialSchedule([new(3, new ConstantSchedule { Warmup = 2 }, 0.5), new(2, new ConstantSchedule()), new(10, cosine, 2)]);
+        Enumerable.Range(0, 5).Select(step => schedule.Factor(step)).ShouldBe([0, 0.25, 0.5, 1, 1]);
+        Enumerable.Range(0, 12).Select(step => schedule.Factor(5 + step)).ShouldBe(Enumerable.Range(0, 12).Select(step => 2 * cosine.Factor(step)));
+    }
 }

@@ -95,6 +95,21 @@ public sealed class PlantedTruthTests
     }
 
     [Fact]
+    public void EverySecondWordOfAPairIsAskedForOnceAndTheFirstIsItsAnswer()
+    {
+        foreach (TextRecord record in World.Module("pairs", TextSplit.Train, 200))
+        {
+            string[] words = record["pairs"]!.Split(' '), rest = record.Text[(record["pairs"]!.Length + 1)..].Split(' ');
+            words.ShouldBeUnique();
+            string[][] asked = [.. rest.Chunk(3)];
+            asked.Length.ShouldBe(words.Length / 2);
+            asked.Select(item => (item[2], item[1])).Order().ShouldBe(words.Chunk(2).Select(pair => (pair[0], pair[1])).Order());
+            asked.Select(item => item[0]).Distinct().ShouldHaveSingleItem().ShouldNotBeOneOf(words);
+            record.Spans.Where(span => span.Name == "answer").Select(span => record.Text[span.Start..span.End]).ShouldBe(asked.Select(item => item[2]));
+        }
+    }
+
+    [Fact]
     public void TheSimilarityOfTwoSentencesIsTheNumberOfSharedParts()
     {
         foreach (TextRecord record in World.Module("similarity", TextSplit.Test, 200))
