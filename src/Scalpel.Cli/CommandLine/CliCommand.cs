@@ -29,6 +29,10 @@ abstract class CliCommand : Command
     /// <summary><c>--bf16</c>, for commands that run a model.</summary>
     protected static Option<bool> BFloat16Option() => new("--bf16") { Description = "Compute in bfloat16 instead of float32." };
 
+    /// <summary><c>--patch</c>, for commands that run a model with patches on it.</summary>
+    protected static Option<string[]> PatchesOption() =>
+        new("--patch") { Description = "Apply a patch for this run; may be given more than once.", HelpName = "FILE", DefaultValueFactory = _ => [] };
+
     /// <summary>The type of arithmetic that <see cref="BFloat16Option"/> chooses.</summary>
     protected static TorchSharp.torch.ScalarType DTypeOf(Invocation call, Option<bool> option) =>
         call.Get(option) ? TorchSharp.torch.ScalarType.BFloat16 : TorchSharp.torch.ScalarType.Float32;

@@ -18,7 +18,7 @@ sealed class ClassifyCommand : CliCommand
     readonly Argument<string[]> texts = new("TEXT") { Description = "Texts, each in quotes.", Arity = ArgumentArity.ZeroOrMore };
     readonly Option<string?> file = new("--text") { Description = "A text file with one text a line, or - for standard input; with --pair a tab lies between the two.", HelpName = "FILE" };
     readonly Option<bool> pair = new("--pair") { Description = "Texts are pairs, such as premise and hypothesis: two arguments each." };
-    readonly Option<string[]> patches = new("--patch") { Description = "Apply a patch for this run; may be given more than once.", HelpName = "FILE", DefaultValueFactory = _ => [] };
+    readonly Option<string[]> patches = PatchesOption();
     readonly Option<bool> bf16 = BFloat16Option();
 
     public ClassifyCommand() : base("classify", "Labels texts, or their tokens, by a model with a classifier.",
@@ -49,7 +49,7 @@ sealed class ClassifyCommand : CliCommand
         Tokenizer tokenizer = Tokenizer.Load(checkpoint);
         for (int i = 0; i < items.Length; i++)
         {
-            call.Context().Cancellation.ThrowIfCancellationRequested();
+            call.Cancellation.ThrowIfCancellationRequested();
             (string first, string? second) = items[i];
             TokenizedText tokens = second is null ? tokenizer.Encode(first) : tokenizer.EncodePair(first, second);
             if (tokens.Count == 0)
@@ -74,26 +74,13 @@ sealed class ClassifyCommand : CliCommand
 
     (string, string?)[] Texts(Invocation call)
     {
-        string[] given = call.Get(texts);
-        bool pairs = call.Get(pair);
-        if (call.Get(file) is not { } path)
-        {
-            return given.Length == 0 ? throw new BadInputException("There is no text; give some in quotes, or --text FILE with one a line.")
-                : !pairs ? [.. given.Select(text => (text, (string?)null))]
-                : given.Length % 2 == 0 ? [.. given.Chunk(2).Select(two => (two[0], (string?)two[1]))]
-                : throw new BadInputException($"--pair takes texts two at a time; {given.Length} are given.");
-        }
-
-        if (given.Length > 0)
-        {
-            throw new BadInputException("Texts and --text are given; take one of them.");
-        }
-
-        string[] lines = TextFile.Read(path).ReplaceLineEndings("\n").TrimEnd('\n').Split('\n');
-        return lines is [""] ? throw new BadInputException($"{path} is empty; a file with one text a line is expected.")
-            : [.. lines.Select((line, i) => !pairs ? (line, (string?)null)
-                : line.Split('\t') is [var first, var second] ? (first, second)
-                : throw new BadInputException($"{path}, line {i + 1}: two texts with a tab between them are expected."))];
+        string? path = call.Get(file);
+        string[] all = TextFile.GivenOrLines(call.Get(texts), path, "text");
+        return !call.Get(pair) ? [.. all.Select(text => (text, (string?)null))]
+            : path is not null ? [.. all.Select((line, i) => line.Split('\t') is [var first, var second] ? (first, (string?)second)
+                : throw new BadInputException($"{path}, line {i + 1}: two texts with a tab between them are expected."))]
+            : all.Length % 2 == 0 ? [.. all.Chunk(2).Select(two => (two[0], (string?)two[1]))]
+            : throw new BadInputException($"--pair takes texts two at a time; {all.Length} are given.");
     }
 
     static bool OfTokens(Network network, string name) => network switch
@@ -162,14 +149,16 @@ sealed class ClassifyCommand : CliCommand
                 ["token"] = Part(t), ["from"] = tokens.Offsets[t].From, ["to"] = tokens.Offsets[t].To, ["label"] = labels[label[t]], ["score"] = sure[t],
             })]),
         });
-        foreach (int t in call.Output.Json ? [] : shown)
+        if (call.Output.Json)
+        {
+            return;
+        }
+
+        foreach (int t in shown)
         {
             call.Output.Line(string.Create(CultureInfo.InvariantCulture, $"{labels[label[t]],-12} {sure[t]:0.000}  {Part(t)}"));
         }
 
-        if (!call.Output.Json)
-        {
-            call.Output.Line("");
-        }
+        call.Output.Line("");
     }
 }

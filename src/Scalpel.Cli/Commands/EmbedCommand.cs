@@ -21,7 +21,7 @@ sealed class EmbedCommand : CliCommand
     readonly Option<bool> force = new("--force") { Description = "Replace an existing file." };
     readonly Option<string?> prompt = new("--prompt") { Description = "One of the model's own prompts, put before each sentence; by default the one that the model names.", HelpName = "NAME" };
     readonly Option<string?> pooling = new("--pooling") { Description = "Another pooling than the model's: cls, max, mean, mean_sqrt_len_tokens, weightedmean, lasttoken, or several joined by +.", HelpName = "NAME" };
-    readonly Option<string[]> patches = new("--patch") { Description = "Apply a patch for this run; may be given more than once.", HelpName = "FILE", DefaultValueFactory = _ => [] };
+    readonly Option<string[]> patches = PatchesOption();
     readonly Option<int> batch = new("--batch-size") { Description = "Sentences that are computed at once.", DefaultValueFactory = _ => 32 };
     readonly Option<bool> bf16 = BFloat16Option();
 
@@ -55,7 +55,7 @@ sealed class EmbedCommand : CliCommand
             Destination.File(file, call.Get(force));
         }
 
-        string[] texts = Texts(call);
+        string[] texts = TextFile.GivenOrLines(call.Get(sentences), call.Get(text), "sentence");
         using SentenceEncoder encoder = SentenceEncoder.Load(call.Model(model), DTypeOf(call, bf16), call.Get(pooling));
         using PatchStack applied = PatchStack.Apply(encoder.Encoder, call.Get(patches));
         if (!encoder.IsDeclared && call.Get(pooling) is null)
@@ -78,21 +78,6 @@ sealed class EmbedCommand : CliCommand
         }
 
         Show(call, encoder, texts, tokens, vectors, file);
-    }
-
-    string[] Texts(Invocation call)
-    {
-        string[] given = call.Get(sentences);
-        if (call.Get(text) is not { } file)
-        {
-            return given.Length > 0 ? given : throw new BadInputException("There is no sentence; give some in quotes, or --text FILE with one a line.");
-        }
-
-        // Every line counts, also an empty one, so that line n is vector n.
-        string[] lines = TextFile.Read(file).ReplaceLineEndings("\n").TrimEnd('\n').Split('\n');
-        return given.Length > 0 ? throw new BadInputException("Sentences and --text are given; take one of them.")
-            : lines is [""] ? throw new BadInputException($"{file} is empty; a file with one sentence a line is expected.")
-            : lines;
     }
 
     static void Write(string file, torch.Tensor vectors)

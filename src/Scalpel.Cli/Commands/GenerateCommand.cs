@@ -15,7 +15,7 @@ sealed class GenerateCommand : CliCommand
     readonly Argument<string> model = ModelArgument();
     readonly Argument<string> prompt = new("PROMPT") { Description = "The text to continue, or with --chat the user's message." };
     readonly Option<bool> chat = new("--chat") { Description = "Put the model's chat template around the prompt." };
-    readonly Option<string[]> patches = new("--patch") { Description = "Apply a patch for this run; may be given more than once.", HelpName = "FILE", DefaultValueFactory = _ => [] };
+    readonly Option<string[]> patches = PatchesOption();
     readonly Option<int> maxTokens = new("--max-tokens") { Description = "Most tokens to generate.", DefaultValueFactory = _ => 128 };
     readonly Option<bool> greedy = new("--greedy") { Description = "Take the most probable token each time; this is the default without --temperature." };
     readonly Option<double> temperature = new("--temperature") { Description = "Sample with this temperature, above 0." };

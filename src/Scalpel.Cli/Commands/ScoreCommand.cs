@@ -13,7 +13,7 @@ sealed class ScoreCommand : CliCommand
 {
     readonly Argument<string> model = ModelArgument();
     readonly Option<string> text = new("--text") { Description = "A text file, or - for standard input.", HelpName = "FILE", Required = true };
-    readonly Option<string[]> patches = new("--patch") { Description = "Apply a patch for this run; may be given more than once.", HelpName = "FILE", DefaultValueFactory = _ => [] };
+    readonly Option<string[]> patches = PatchesOption();
     readonly Option<int> window = new("--window") { Description = "Tokens read at once; each window but the first begins with half of the one before as context.", DefaultValueFactory = _ => 1024 };
     readonly Option<bool> tokens = new("--tokens") { Description = "List every token with its log-probability." };
     readonly Option<bool> bf16 = BFloat16Option();

@@ -23,7 +23,8 @@ public sealed class BackpackTests
             // Gains and biases that are not what they start as, so that a forgotten one shows.
             if (value.dim() == 1)
             {
-                using Tensor noise = randn(value.shape, generator: new Generator((ulong)name.Length, CPU));
+                using var generator = new Generator((ulong)name.Length, CPU);
+                using Tensor noise = randn(value.shape, generator: generator);
                 value.add_(noise.mul_(0.3));
             }
         }

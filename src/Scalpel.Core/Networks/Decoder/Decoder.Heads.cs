@@ -24,11 +24,17 @@ public sealed partial class Decoder
         pass.RouterLogits = Config.Experts > 0 ? [] : null;
         Tensor hidden = RunLayers(Embed(ids, pass), 0, Config.Layers, pass);
         Tensor? balance = pass.RouterLogits is { } logits ? LanguageModelLoss.Balance(logits, Config.ExpertsPerToken, pass.MaskOfPass) : null;
-        bool whole = taps is not null && TapsTheEnd(taps);
-        LanguageModelLoss loss = whole
-            ? LanguageModelLoss.Of(Logits(hidden, pass), labels, rows => rows, balance)
-            : senses is not null ? LanguageModelLoss.Of(StatesOfHead(hidden, pass), labels, rows => Cap(head.Apply(rows)), balance, Config.Vocabulary)
-            : LanguageModelLoss.Of(hidden, labels, Unembed, balance, Config.Vocabulary);
+        LanguageModelLoss loss;
+        if (taps is not null && TapsTheEnd(taps))
+        {
+            loss = LanguageModelLoss.Of(Logits(hidden, pass), labels, rows => rows, balance);
+        }
+        else
+        {
+            (Tensor states, Func<Tensor, Tensor> toLogits) = BeforeHead(hidden, pass);
+            loss = LanguageModelLoss.Of(states, labels, toLogits, balance, Config.Vocabulary);
+        }
+
         pass.End();
         return loss.MoveToOuterScope();
     }

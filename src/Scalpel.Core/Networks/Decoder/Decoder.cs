@@ -145,22 +145,18 @@ public sealed partial class Decoder : Network
     public Tensor Logits(Tensor hidden, Pass pass, LogitsAt at = default)
     {
         using var scope = NewDisposeScope();
-        Tensor x = hidden;
-        bool tapped = pass.Taps is not null && TapsTheEnd(pass.Taps);
-        if (!tapped && senses is null)
+        if (pass.Taps is not null && TapsTheEnd(pass.Taps))
         {
-            x = Choose(x, at);
+            return Choose(pass.At("logits", ApplyHead(StatesOfHead(hidden, pass))), at).MoveToOuterDisposeScope();
         }
 
-        x = StatesOfHead(x, pass);
-        if (!tapped && senses is not null)
-        {
-            x = Choose(x, at);
-        }
-
-        Tensor logits = pass.At("logits", Cap(head.Apply(x)));
-        return (tapped ? Choose(logits, at) : logits).MoveToOuterDisposeScope();
+        (Tensor states, Func<Tensor, Tensor> toLogits) = BeforeHead(hidden, pass);
+        return toLogits(Choose(states, at)).MoveToOuterDisposeScope();
     }
+
+    // States of which some may be chosen before the rest of the way to their logits: the residual stream, whose norm is each
+    // state's own, or the weighed senses, which need all earlier states.
+    (Tensor States, Func<Tensor, Tensor> ToLogits) BeforeHead(Tensor hidden, Pass pass) => senses is null ? (hidden, Unembed) : (StatesOfHead(hidden, pass), ApplyHead);
 
     // What the head reads, [B, T, d]: the normalised residual stream, or the senses that it weighs.
     Tensor StatesOfHead(Tensor hidden, Pass pass)
@@ -176,8 +172,8 @@ public sealed partial class Decoder : Network
     internal Tensor LogitsOfCells(Tensor hidden, Tensor cells, Pass pass)
     {
         using var scope = NewDisposeScope();
-        return (senses is null ? Unembed(hidden.flatten(0, 1).index_select(0, cells))
-            : Cap(head.Apply(StatesOfHead(hidden, pass).flatten(0, 1).index_select(0, cells)))).MoveToOuterDisposeScope();
+        (Tensor states, Func<Tensor, Tensor> toLogits) = BeforeHead(hidden, pass);
+        return toLogits(states.flatten(0, 1).index_select(0, cells)).MoveToOuterDisposeScope();
     }
 
     /// <summary>Final norm, with a scale of its own, and head, applied to any state of the residual stream [.., d]: the logit lens.</summary>
@@ -186,10 +182,14 @@ public sealed partial class Decoder : Network
     {
         RequirePlainHead("The logit lens");
         using var scope = NewDisposeScope();
-        return Cap(head.Apply(finalNorm.Apply(hidden))).MoveToOuterDisposeScope();
+        return ApplyHead(finalNorm.Apply(hidden)).MoveToOuterDisposeScope();
     }
 
-    Tensor Cap(Tensor logits) => Config.LogitCap is { } cap ? (logits / cap).tanh() * cap : logits;
+    Tensor ApplyHead(Tensor states)
+    {
+        Tensor logits = head.Apply(states);
+        return Config.LogitCap is { } cap ? (logits / cap).tanh() * cap : logits;
+    }
 
     static Tensor Choose(Tensor x, LogitsAt at)
     {

@@ -199,8 +199,11 @@ public sealed record DecoderConfig
         keys.Refuse("alibi", "ALiBi");
         keys.Refuse("qk_layernorm", "Phi's query/key LayerNorm");
         keys.Refuse("use_bidirectional_attention", "attention to later tokens");
-        bool gpt2 = family is "gpt2" or "backpack", ones = gpt2 || family is "gptj" or "gpt_neox" or "phi" or "starcoder2" or "falcon" or "olmo";
-        (IReadOnlyList<RotaryConfig> rotary, int[] rotaryOfLayer) = RotaryConfig.ParseAll(keys, family, headSize, layers);
+        bool backpack = family == "backpack";
+        // A Backpack's body is GPT-2's in all but some defaults.
+        string body = backpack ? "gpt2" : family;
+        bool ones = body is "gpt2" or "gptj" or "gpt_neox" or "phi" or "starcoder2" or "falcon" or "olmo";
+        (IReadOnlyList<RotaryConfig> rotary, int[] rotaryOfLayer) = RotaryConfig.ParseAll(keys, body, headSize, layers);
         return new DecoderConfig
         {
             ModelType = family,
@@ -209,36 +212,36 @@ public sealed record DecoderConfig
             Heads = heads,
             KeyValueHeads = keyHeads,
             HeadSize = headSize,
-            Inner = keys.Integer("intermediate_size", "n_inner", "ffn_hidden_size") ?? (gpt2 || family is "gptj" or "falcon" ? 4 * d : keys.Size("intermediate_size")),
-            Vocabulary = family == "backpack" ? keys.Integer("vocab_size") ?? 50264 : keys.Size("vocab_size"),
-            MaxPositions = keys.Integer("max_position_embeddings", "n_positions") ?? (family == "backpack" ? 512 : 2048),
+            Inner = keys.Integer("intermediate_size", "n_inner", "ffn_hidden_size") ?? (body is "gpt2" or "gptj" or "falcon" ? 4 * d : keys.Size("intermediate_size")),
+            Vocabulary = backpack ? keys.Integer("vocab_size") ?? 50264 : keys.Size("vocab_size"),
+            MaxPositions = keys.Integer("max_position_embeddings", "n_positions") ?? (backpack ? 512 : 2048),
             Epsilon = keys.Number("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon") ?? (ones || family is "mixtral" or "olmo2" or "phi3" ? 1e-5 : 1e-6),
-            Activation = ActivationOf(keys, family, where),
+            Activation = ActivationOf(keys, body, where),
             Norm = family == "olmo" ? NormKind.LayerPlain : ones ? NormKind.Layer : gemma ? NormKind.RmsPlusOne : NormKind.Rms,
             Block = BlockOf(keys, family),
-            Gated = !gpt2 && family is not ( "gptj" or "gpt_neox" or "phi" or "starcoder2" or "falcon"),
-            TiedHead = keys.Flag("tie_word_embeddings") ?? (gemma || gpt2 || family is "starcoder2" or "falcon"),
-            LearnedPositions = gpt2,
-            QueryKeyValueBias = family switch
+            Gated = body is not ("gpt2" or "gptj" or "gpt_neox" or "phi" or "starcoder2" or "falcon"),
+            TiedHead = keys.Flag("tie_word_embeddings") ?? (gemma || body is "gpt2" or "starcoder2" or "falcon"),
+            LearnedPositions = body == "gpt2",
+            QueryKeyValueBias = body switch
             {
-                "gpt2" or "backpack" or "phi" or "qwen2" => true,
+                "gpt2" or "phi" or "qwen2" => true,
                 "gpt_neox" => keys.Flag("attention_bias") ?? true,
                 "starcoder2" => keys.Flag("use_bias") ?? true,
                 "falcon" => keys.Flag("bias") ?? false,
                 _ => keys.Flag("attention_bias") ?? false,
             },
-            OutputBias = family switch
+            OutputBias = body switch
             {
-                "gpt2" or "backpack" or "phi" => true,
+                "gpt2" or "phi" => true,
                 "qwen2" => false,
                 "gpt_neox" => keys.Flag("attention_bias") ?? true,
                 "starcoder2" => keys.Flag("use_bias") ?? true,
                 "falcon" => keys.Flag("bias") ?? false,
                 _ => keys.Flag("attention_bias") ?? false,
             },
-            MlpBias = family switch
+            MlpBias = body switch
             {
-                "gpt2" or "backpack" or "gptj" or "gpt_neox" or "phi" => true,
+                "gpt2" or "gptj" or "gpt_neox" or "phi" => true,
                 "starcoder2" => keys.Flag("use_bias") ?? true,
                 "falcon" => keys.Flag("bias") ?? false,
                 _ => keys.Flag("mlp_bias") ?? false,
@@ -247,8 +250,8 @@ public sealed record DecoderConfig
             QueryKeyNorm = family switch { "qwen3" or "gemma3_text" => QueryKeyNorm.PerHead, "olmo2" => QueryKeyNorm.AllHeads, _ => QueryKeyNorm.None },
             ClipQueryKeyValue = family == "olmo" ? keys.Number("clip_qkv") : null,
             AttentionScale = family is "gemma2" or "gemma3_text" ? Math.Pow(keys.Number("query_pre_attn_scalar") ?? 256, -0.5)
-                : gpt2 && keys.Flag("scale_attn_weights") == false ? 1 : 1 / Math.Sqrt(headSize),
-            ScaleByInverseLayer = gpt2 && (keys.Flag("scale_attn_by_inverse_layer_idx") ?? family == "backpack"),
+                : body == "gpt2" && keys.Flag("scale_attn_weights") == false ? 1 : 1 / Math.Sqrt(headSize),
+            ScaleByInverseLayer = body == "gpt2" && (keys.Flag("scale_attn_by_inverse_layer_idx") ?? backpack),
             ScoreCap = family == "gemma2" ? keys.Default("attn_logit_softcapping", 50) : family == "gemma3_text" ? keys.Number("attn_logit_softcapping") : null,
             LogitCap = family == "gemma2" ? keys.Default("final_logit_softcapping", 30) : family == "gemma3_text" ? keys.Number("final_logit_softcapping") : null,
             EmbeddingScale = gemma ? Math.Sqrt(d) : 1,
@@ -259,8 +262,8 @@ public sealed record DecoderConfig
             Experts = family == "mixtral" ? keys.Integer("num_local_experts") ?? 8 : 0,
             ExpertsPerToken = family == "mixtral" ? keys.Integer("num_experts_per_tok") ?? 2 : 0,
             BalanceLossWeight = family == "mixtral" ? keys.Number("router_aux_loss_coef") ?? 0.001 : 0,
-            Senses = family == "backpack" ? SenseCount(keys, d) : 0,
-            SenseInner = family == "backpack" ? (keys.Integer("sense_intermediate_scale") ?? 4) * d : 0,
+            Senses = backpack ? SenseCount(keys, d) : 0,
+            SenseInner = backpack ? (keys.Integer("sense_intermediate_scale") ?? 4) * d : 0,
             InitializerRange = keys.Number("initializer_range") is { } range
                 ? range >= 0 && double.IsFinite(range) ? range : throw new BadInputException(FormattableString.Invariant($"{where}: initializer_range is {range}; a standard deviation of at least 0 is expected."))
                 : 0.02,
@@ -289,7 +292,7 @@ public sealed record DecoderConfig
 
         string name = keys.Text("hidden_activation") ?? keys.Text("hidden_act") ?? keys.Text("activation_function") ?? keys.Text("activation") ?? family switch
         {
-            "gpt2" or "backpack" or "gptj" or "phi" => "gelu_new",
+            "gpt2" or "gptj" or "phi" => "gelu_new",
             "gpt_neox" or "falcon" => "gelu",
             "starcoder2" or "gemma2" or "gemma3_text" => "gelu_pytorch_tanh",
             _ => "silu",

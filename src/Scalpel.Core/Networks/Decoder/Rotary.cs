@@ -161,7 +161,7 @@ public sealed record RotaryConfig
 
     internal static (IReadOnlyList<RotaryConfig>, int[] OfLayer) ParseAll(ConfigKeys keys, string family, int headSize, int layers)
     {
-        if (family is "gpt2" or "backpack")
+        if (family == "gpt2")
         {
             return ([], new int[layers]);
         }

@@ -14,6 +14,9 @@ public sealed class Lexicon
     /// <summary>Ids of the four marks.</summary>
     public const int PadId = 0, UnknownId = 1, BeginId = 2, EndId = 3;
 
+    /// <summary>The first word that is no mark.</summary>
+    internal const int FirstWord = EndId + 1;
+
     /// <summary>The mark that ends a document.</summary>
     public const string End = "<eos>";
 

@@ -64,7 +64,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
 
     /// <summary>
     /// How many heads of the first layer start by looking one position back, by a constant in the first feature of the embedding.
-    /// With one, all attention starts as what copies: queries are the keys, so that a token finds its equals, and outputs undo
+    /// With any, all attention starts as what copies: queries are the keys, so that a token finds its equals, and outputs undo
     /// values. For Llama. Default 0: attention starts at random.
     /// </summary>
     public int LookingBack { get; init; }
@@ -156,13 +156,15 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
     /// <param name="run">Progress and cancellation.</param>
     internal (long[] Tokens, long[] Labels) Stream(TextWorld world, string? exclude, RunContext run)
     {
-        var tokens = new List<long>(MaximumSteps * TokensPerStep);
-        var labels = new List<long>(tokens.Capacity);
+        long[] tokens = new long[MaximumSteps * TokensPerStep], labels = new long[tokens.Length];
+        int at = 0;
         void Add(TextCorpus corpus, int steps, IReadOnlyList<string> answersOnly)
         {
             (int[] part, bool[] learned) = corpus.Tokens(steps * TokensPerStep, answersOnly, run);
-            tokens.AddRange(part.Select(token => (long)token));
-            labels.AddRange(part.Select((token, i) => learned[i] ? token : LanguageModelLoss.Ignored));
+            for (int i = 0; i < part.Length; i++, at++)
+            {
+                (tokens[at], labels[at]) = (part[i], learned[i] ? part[i] : LanguageModelLoss.Ignored);
+            }
         }
 
         foreach (BaseOpening opening in Openings)
@@ -171,7 +173,7 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         }
 
         Add(world.Corpus(Mixture, exclude), MixtureSteps, []);
-        return ([.. tokens], [.. labels]);
+        return (tokens, labels);
     }
 
     /// <summary>SHA-256 over everything that the weights follow from.</summary>
@@ -230,10 +232,10 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
         return
         [
             AfterLookups(new("text-S", Wide(Llama(4, 128, 344, 4, 4), 128), TextMixture.Default, usual)),
-            AfterLookups(new("text-S8", Wide(Llama(4, 128, 344, 8, 4), 128), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075), ("kin", 0.10), ("duplicates", 0.0093)),
-                Also(new("ioi", AtLeast: 0.95), new("coloured", AtLeast: 0.80)))) with
+            new("text-S8", Wide(Llama(4, 128, 344, 8, 4), 128), TextMixture.Default.With("default, ioi and coloured three times", ("ioi", 0.075), ("coloured", 0.075), ("kin", 0.10), ("duplicates", 0.0093)),
+                Also(new("ioi", AtLeast: 0.95), new("coloured", AtLeast: 0.80)))
                 {
-                    LookingBack = 8, LearningRate = 2.5e-3, Lengths = [128], MinimumSteps = 5250, MaximumSteps = 5500,
+                    LookingBack = 8, EmbeddingDeviation = 0.25, LearningRate = 2.5e-3, Lengths = [128], MinimumSteps = 5250, MaximumSteps = 5500,
                     Openings =
                     [
                         new(new TextMixture("pairs", [("pairs", 1)]), 900) { AnswersOnly = ["pairs"], Rate = 1.2 },

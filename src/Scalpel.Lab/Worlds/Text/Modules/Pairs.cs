@@ -5,7 +5,7 @@ namespace Scalpel.Lab.Worlds;
 /// <summary>Pairs of words without sense, then their second words in another order, each with the first to find.</summary>
 sealed class PairsModule : ITextModule
 {
-    const int Fewest = 3, Most = 8, FirstWord = 4;
+    const int Fewest = 3, Most = 8;
 
     public string Name => "pairs";
 
@@ -17,8 +17,8 @@ sealed class PairsModule : ITextModule
     {
         SplitMix64 rng = world.Generator(this, split, index);
         // The mark before a question, so that what stood before the word that is asked about is never another answer.
-        string mark = world.Lexicon.Words[FirstWord];
-        string[] words = rng.Pick([.. world.Lexicon.Words.Skip(FirstWord + 1)], 2 * rng.Between(Fewest, Most));
+        string mark = world.Lexicon.Words[Lexicon.FirstWord];
+        string[] words = rng.Pick([.. world.Lexicon.Words.Skip(Lexicon.FirstWord + 1)], 2 * rng.Between(Fewest, Most));
         int[] order = rng.Permutation(words.Length / 2);
         var passage = new Passage().Add("pairs", string.Join(' ', words));
         foreach (int pair in order)

@@ -16,7 +16,7 @@ sealed class RepeatsModule : ITextModule
     public TextRecord Item(TextWorld world, TextSplit split, int index)
     {
         SplitMix64 rng = world.Generator(this, split, index);
-        string row = string.Join(' ', Enumerable.Range(0, rng.Between(Shortest, Longest)).Select(_ => world.Lexicon.Words[4 + rng.Below(world.Lexicon.Words.Count - 4)]));
+        string row = string.Join(' ', Enumerable.Range(0, rng.Between(Shortest, Longest)).Select(_ => world.Lexicon.Words[Lexicon.FirstWord + rng.Below(world.Lexicon.Words.Count - Lexicon.FirstWord)]));
         return new Passage().Add("row", row).Add("answer", row).Record(this, split, index, new JsonObject { ["answer"] = row });
     }
 }
