@@ -4,7 +4,6 @@ using static TorchSharp.torch;
 namespace Scalpel.Training;
 
 /// <summary>Bounds the gradients of a step, over the flat buffers of all groups together.</summary>
-// TorchSharp's in-place operations return the very object that they change: disposing the result frees the buffer.
 public static class GradientClipping
 {
     /// <summary>The Euclidean norm of all gradients together.</summary>
@@ -13,9 +12,14 @@ public static class GradientClipping
         double sum = 0;
         foreach (ParameterGroup group in groups)
         {
-            using Tensor norm = group.Gradients.norm();
-            double value = norm.ToDouble();
-            sum += value * value;
+            // At once where nothing is converted.
+            long piece = group.Gradients.dtype == group.Values.dtype ? group.Length : ParameterGroup.Piece;
+            for (long at = 0; at < group.Length; at += piece)
+            {
+                using var scope = NewDisposeScope();
+                double value = group.GradientsAt(at, Math.Min(piece, group.Length - at)).norm().ToDouble();
+                sum += value * value;
+            }
         }
 
         return Math.Sqrt(sum);
@@ -25,13 +29,12 @@ public static class GradientClipping
     /// <returns>The norm before.</returns>
     public static double ByNorm(IReadOnlyList<ParameterGroup> groups, double largest)
     {
-        using var scope = NewDisposeScope();
         double norm = Norm(groups), factor = largest / (norm + 1e-6);
         if (factor < 1)
         {
             foreach (ParameterGroup group in groups)
             {
-                group.Gradients.mul_(factor);
+                group.ScaleGradients(factor);
             }
         }
 

@@ -46,7 +46,9 @@ public sealed class TrainedParameters : IDisposable
     readonly List<Network> networks;
 
     /// <summary>Moves the tensors into buffers and lets gradients be computed for them.</summary>
-    public TrainedParameters(IReadOnlyList<TrainableTensor> tensors)
+    /// <param name="tensors">The tensors.</param>
+    /// <param name="passes">Backward passes of a step. Default 1; the gradients of more are summed in float32, whatever type the tensors have.</param>
+    public TrainedParameters(IReadOnlyList<TrainableTensor> tensors, int passes = 1)
     {
         if (tensors.Count == 0)
         {
@@ -57,7 +59,7 @@ public sealed class TrainedParameters : IDisposable
         using var scope = NewDisposeScope();
         foreach (IGrouping<(bool Decays, ScalarType Type), TrainableTensor> part in tensors.GroupBy(tensor => (tensor.Decays, tensor.Leaf.dtype)).OrderByDescending(part => part.Key.Decays))
         {
-            Bind([.. part], part.Key.Decays, part.Key.Type);
+            Bind([.. part], part.Key.Decays, part.Key.Type, passes);
         }
 
         // The tensors' former memory.
@@ -75,7 +77,7 @@ public sealed class TrainedParameters : IDisposable
         using var scope = NewDisposeScope();
         foreach ((ParameterGroup group, _, _, Tensor? gradients) in bound)
         {
-            group.Gradients.zero_();
+            group.ClearGradients();
             gradients?.zero_();
         }
     }
@@ -163,12 +165,12 @@ public sealed class TrainedParameters : IDisposable
         frozen.ForEach(rows => rows.Dispose());
     }
 
-    void Bind(TrainableTensor[] tensors, bool decays, ScalarType type)
+    void Bind(TrainableTensor[] tensors, bool decays, ScalarType type, int passes)
     {
-        var group = new ParameterGroup(tensors.Select(tensor => KeyValuePair.Create(tensor.Name, tensor.Leaf))) { WeightDecay = decays ? null : 0 };
-        bool master = type != ScalarType.Float32;
+        bool master = type != ScalarType.Float32, sums = master && passes > 1;
+        var group = new ParameterGroup(tensors.Select(tensor => KeyValuePair.Create(tensor.Name, tensor.Leaf)), gradients: sums ? ScalarType.Float32 : type) { WeightDecay = decays ? null : 0 };
         Tensor? values = master ? group.Values.to_type(type).DetachFromDisposeScope() : null;
-        Tensor? gradients = master ? zeros(group.Length, dtype: type).DetachFromDisposeScope() : null;
+        Tensor? gradients = sums ? zeros(group.Length, dtype: type).DetachFromDisposeScope() : null;
         bound.Add((group, tensors, values, gradients));
         foreach (TrainableTensor tensor in tensors)
         {

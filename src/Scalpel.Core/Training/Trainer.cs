@@ -25,7 +25,7 @@ public sealed class Trainer : IDisposable
     {
         Check(options);
         this.options = options;
-        parameters = new TrainedParameters(tensors);
+        parameters = new TrainedParameters(tensors, options.Accumulation);
         optimizer = options.Optimizer(parameters.Groups);
         averages = options.Average is null ? [] : [.. parameters.Groups.Select(group => new ExponentialAverage(group.Values, options.Average))];
     }

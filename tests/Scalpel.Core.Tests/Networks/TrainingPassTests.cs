@@ -135,6 +135,30 @@ public sealed class TrainingPassTests
     }
 
     [Fact]
+    public void AStepOfOneBFloat16PassIsThatOfItsGradientsInFloat32()
+    {
+        using var scope = NewDisposeScope();
+        Tensor[] values = [.. new[] { 1, 2 }.Select(passes =>
+        {
+            using Decoder model = Create("llama", ScalarType.BFloat16);
+            (Tensor ids, Tensor labels, Tensor mask) = Batch(model);
+            using var parameters = new TrainedParameters(TrainableTensor.Of(model, model.Parameters.Keys), passes);
+            using var optimizer = new AdamW(parameters.Groups);
+            for (int step = 0; step < 3; step++)
+            {
+                parameters.ClearGradients();
+                Supervised.Loss(model, ids, labels, mask).Loss.backward();
+                parameters.CollectGradients();
+                optimizer.Step(1e-2);
+                parameters.Publish();
+            }
+
+            return cat([.. parameters.Groups.Select(group => group.Values)]);
+        })];
+        values[0].data<float>().ToArray().ShouldBe(values[1].data<float>().ToArray());
+    }
+
+    [Fact]
     public void ATrainingPassLeavesNoTensorBehind()
     {
         using Decoder model = Create("llama");

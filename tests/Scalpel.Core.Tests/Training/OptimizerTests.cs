@@ -85,6 +85,33 @@ public sealed class OptimizerTests
         group.Dispose();
     }
 
+    [Theory]
+    [MemberData(nameof(Kinds))]
+    public void GradientsOfAnotherTypeStepAsTheirFloat32Values(string kind)
+    {
+        // More than one piece, and a tensor across their border.
+        using var scope = NewDisposeScope();
+        Tensor first = linspace(-2, 2, 200_000).reshape([400, 500]), second = linspace(1, -1, 100_000).reshape([100, 1000]);
+        KeyValuePair<string, Tensor>[] tensors = [KeyValuePair.Create("a", first), KeyValuePair.Create("b", second)];
+        using ParameterGroup rounded = new(tensors, gradients: ScalarType.BFloat16), single = new(tensors);
+        using Optimizer one = Make(kind, rounded), other = Make(kind, single);
+        for (int step = 0; step < 3; step++)
+        {
+            rounded.ClearGradients();
+            rounded.Gradients.copy_(single.Values.cos().mul_(step + 1));
+            single.Gradients.copy_(rounded.Gradients);
+            GradientClipping.Norm([rounded]).ShouldBe(GradientClipping.Norm([single]), 1e-4 * GradientClipping.Norm([single]));
+            rounded.ScaleGradients(0.37);
+            single.ScaleGradients(0.37);
+            one.Step(0.01);
+            other.Step(0.01);
+            Read(rounded.Values).ShouldBe(Read(single.Values));
+        }
+
+        GradientClipping.ByNorm([rounded], 0.5).ShouldBeGreaterThan(0.5);
+        GradientClipping.Norm([rounded]).ShouldBe(0.5, 1e-4);
+    }
+
     [Fact]
     public void TensorsOfAGroupAreSteppedAsIfEachHadItsOwn()
     {

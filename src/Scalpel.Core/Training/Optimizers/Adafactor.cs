@@ -76,7 +76,7 @@ public sealed class Adafactor : Optimizer
         foreach (string name in group.Names)
         {
             using var scope = NewDisposeScope();
-            Tensor values = group.Value(name), gradient = group.Gradient(name);
+            Tensor values = group.Value(name), gradient = group.GradientsAt(group.Slot(name).Start, group.Value(name).numel()).view(group.Slot(name).Shape);
             Tensor? before = group.Mask is null ? null : values.clone();
             if (options.Form == AdafactorForm.Torch)
             {

@@ -65,8 +65,20 @@ public class Adam : Optimizer
         }
 
         Tensor[] moments = [.. FlatState.Select(name => StateOf(index, name, () => zeros(group.Length)))];
-        new AdamPass((float)options.Beta1, (float)options.Beta2, decoupled ? 0 : (float)decay, decoupled ? (float)(1 - rate * decay) : 1,
-            (float)(rate / correction1), (float)Math.Sqrt(correction2), (float)options.Epsilon).Run(group.Values, group.Gradients, moments[0], moments[1]);
+        var pass = new AdamPass((float)options.Beta1, (float)options.Beta2, decoupled ? 0 : (float)decay, decoupled ? (float)(1 - rate * decay) : 1,
+            (float)(rate / correction1), (float)Math.Sqrt(correction2), (float)options.Epsilon);
+        if (group.Gradients.dtype == ScalarType.Float32)
+        {
+            pass.Run(group.Values, group.Gradients, moments[0], moments[1]);
+            return;
+        }
+
+        for (long at = 0; at < group.Length; at += ParameterGroup.Piece)
+        {
+            using var scope = NewDisposeScope();
+            long length = Math.Min(ParameterGroup.Piece, group.Length - at);
+            pass.Run(group.Values.narrow(0, at, length), group.GradientsAt(at, length), moments[0].narrow(0, at, length), moments[1].narrow(0, at, length));
+        }
     }
 
     private protected override void Update(Tensor values, Tensor gradients, Tensor[] moments, double rate, double decay)

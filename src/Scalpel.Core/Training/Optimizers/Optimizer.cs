@@ -9,7 +9,6 @@ namespace Scalpel.Training;
 /// </summary>
 public abstract class Optimizer : IDisposable
 {
-    const long Piece = 1 << 18;
     readonly Dictionary<string, Tensor>[] state;
 
     /// <summary>An optimizer of the given groups, which it does not own.</summary>
@@ -123,20 +122,20 @@ public abstract class Optimizer : IDisposable
     {
         ParameterGroup group = Groups[index];
         Tensor[] moments = [.. FlatState.Select(name => StateOf(index, name, () => full(group.Length, Initial(name), dtype: group.Values.dtype)))];
-        for (long at = 0; at < group.Length; at += Piece)
+        for (long at = 0; at < group.Length; at += ParameterGroup.Piece)
         {
             using var scope = NewDisposeScope();
-            long length = Math.Min(Piece, group.Length - at);
-            Tensor values = group.Values.narrow(0, at, length);
+            long length = Math.Min(ParameterGroup.Piece, group.Length - at);
+            Tensor values = group.Values.narrow(0, at, length), gradients = group.GradientsAt(at, length);
             Tensor[] parts = [.. moments.Select(moment => moment.narrow(0, at, length))];
             if (group.Mask is null)
             {
-                Update(values, group.Gradients.narrow(0, at, length), parts, rate, decay);
+                Update(values, gradients, parts, rate, decay);
                 continue;
             }
 
             Tensor before = values.clone();
-            Update(values, group.Gradients.narrow(0, at, length), parts, rate, decay);
+            Update(values, gradients, parts, rate, decay);
             values.copy_(where(group.Mask.narrow(0, at, length), values, before));
         }
     }

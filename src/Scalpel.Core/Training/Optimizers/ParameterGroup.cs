@@ -9,12 +9,17 @@ namespace Scalpel.Training;
 /// </summary>
 public sealed class ParameterGroup : IDisposable
 {
+    /// <summary>Elements of a piece: small enough to stay in the processor's cache through all operations on it.</summary>
+    internal const long Piece = 1 << 18;
+
     readonly Dictionary<string, (long Start, long[] Shape)> slots = new(StringComparer.Ordinal);
+    double gradientScale = 1;
 
     /// <summary>Lays out tensors; their values are copied, gradients are 0.</summary>
     /// <param name="tensors">Names and values, any shapes; all of one floating type.</param>
     /// <param name="dtype">Type of the buffers; float32 by default, whatever the tensors have.</param>
-    public ParameterGroup(IEnumerable<KeyValuePair<string, Tensor>> tensors, ScalarType dtype = ScalarType.Float32)
+    /// <param name="gradients">Type of the gradients' buffer; null for <paramref name="dtype"/>. Of another type, they are converted piece by piece as they are read.</param>
+    public ParameterGroup(IEnumerable<KeyValuePair<string, Tensor>> tensors, ScalarType dtype = ScalarType.Float32, ScalarType? gradients = null)
     {
         KeyValuePair<string, Tensor>[] all = [.. tensors];
         if (all.Length == 0)
@@ -30,7 +35,7 @@ public sealed class ParameterGroup : IDisposable
 
         using var noGrad = no_grad();
         Values = empty(Length, dtype: dtype).DetachFromDisposeScope();
-        Gradients = zeros(Length, dtype: dtype).DetachFromDisposeScope();
+        Gradients = zeros(Length, dtype: gradients ?? dtype).DetachFromDisposeScope();
         foreach ((string name, Tensor value) in all)
         {
             using Tensor view = Value(name);
@@ -47,7 +52,7 @@ public sealed class ParameterGroup : IDisposable
     /// <summary>All values, [<see cref="Length"/>].</summary>
     public Tensor Values { get; }
 
-    /// <summary>All gradients, [<see cref="Length"/>].</summary>
+    /// <summary>All gradients, [<see cref="Length"/>], without the factors of <see cref="ScaleGradients"/> where their type is not that of the values.</summary>
     public Tensor Gradients { get; }
 
     /// <summary>
@@ -72,6 +77,44 @@ public sealed class ParameterGroup : IDisposable
 
     /// <summary>A tensor's gradient as a view, in its shape.</summary>
     public Tensor Gradient(string name) => View(Gradients, name);
+
+    /// <summary>Sets all gradients to 0.</summary>
+    // TorchSharp's in-place operations return the very object that they change: disposing the result frees the buffer.
+    public void ClearGradients()
+    {
+        Gradients.zero_();
+        gradientScale = 1;
+    }
+
+    /// <summary>Multiplies all gradients by a number, exactly in the type of the values.</summary>
+    public void ScaleGradients(double factor)
+    {
+        if (Gradients.dtype == Values.dtype)
+        {
+            Gradients.mul_(factor);
+        }
+        else
+        {
+            // Their own type would round them.
+            gradientScale *= factor;
+        }
+    }
+
+    /// <summary>Gradients [at, at + length) in the type of the values: a view where that is theirs.</summary>
+    internal Tensor GradientsAt(long at, long length)
+    {
+        Tensor part = Gradients.narrow(0, at, length);
+        if (part.dtype == Values.dtype)
+        {
+            return part;
+        }
+
+        using (part)
+        {
+            Tensor converted = part.to_type(Values.dtype);
+            return gradientScale == 1 ? converted : converted.mul_(gradientScale);
+        }
+    }
 
     /// <summary>Restricts the update of one tensor; the others stay free unless masked themselves.</summary>
     /// <param name="name">The tensor.</param>
