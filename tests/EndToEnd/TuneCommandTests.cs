@@ -59,6 +59,10 @@ public sealed class TuneCommandTests : IDisposable
     public void AKilledRunThatSamplesItsAnswersResumesToTheSameBytes() => KilledRunsEqual(3, Prompts,
         "--loss", "rloo", "--reward", "contains:a", "--group", "3", "--max-tokens", "6", "--steps", "60", "--batch-size", "2", "--save-every", "2", "--method", "full", "--optimizer", "lion");
 
+    [Fact]
+    public void AKilledRunOfPackedTextsInBFloat16ResumesToTheSameBytes() => KilledRunsEqual(3, Texts,
+        "--packing", "--max-length", "24", "--bf16", "--steps", "200", "--save-every", "2", "--method", "full", "--optimizer", "adafactor");
+
     void KilledRunsEqual(int kills, string data, params string[] options)
     {
         folder.Write("data.jsonl", data);
@@ -99,6 +103,12 @@ public sealed class TuneCommandTests : IDisposable
             (string a, string b) = name[0] == '/' ? ($"whole{name}", $"killed{name}") : ($"whole.{name}", $"killed.{name}");
             File.ReadAllBytes(folder.At(a)).AsSpan().SequenceEqual(File.ReadAllBytes(folder.At(b))).ShouldBeTrue(name);
         }
+
+        // Killed between the last state and the patch.
+        File.Delete(folder.At("killed.patch.safetensors"));
+        CommandResult again = ScalpelProcess.Run(folder.Path, Line("killed"));
+        again.Code.ShouldBe(0, again.Error);
+        File.ReadAllBytes(folder.At("killed.patch.safetensors")).AsSpan().SequenceEqual(File.ReadAllBytes(folder.At("whole.patch.safetensors"))).ShouldBeTrue();
     }
 
     static long Lines(string file)

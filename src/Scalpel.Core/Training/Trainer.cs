@@ -42,8 +42,7 @@ public sealed class Trainer : IDisposable
     public TrainingResult Run(ITrainingTask task, RunContext run)
     {
         using TrainingFolder? folder = options.Folder is null ? null : new TrainingFolder(options.Folder, options.Fingerprint, options.Store);
-        long first = folder is null ? 0 : Restore(folder);
-        double loss = double.NaN;
+        (long first, double loss) = folder is null ? (0, double.NaN) : Restore(folder);
         bool stopped = options.Patience > 0 && sinceBest >= options.Patience || first > 0 && Evaluates(first) && task.IsLearned(first);
         long done = first;
         try
@@ -71,7 +70,7 @@ public sealed class Trainer : IDisposable
                 OnStep?.Invoke(report);
                 if (folder is not null && (done % options.SaveEvery == 0 || done == options.Steps || stopped))
                 {
-                    folder.Save(State(done));
+                    folder.Save(State(done, loss));
                 }
 
                 run.Report("training", done, options.Steps, Note(report));
@@ -80,7 +79,7 @@ public sealed class Trainer : IDisposable
         catch (Exception e) when (folder is not null && !ahead && e is OperationCanceledException or CheckFailedException)
         {
             // Stopped between two steps: nothing that was computed is lost.
-            folder?.SaveIfFinite(State(done));
+            folder?.SaveIfFinite(State(done, loss));
             throw;
         }
 
@@ -195,7 +194,7 @@ public sealed class Trainer : IDisposable
         parameters.Publish();
     }
 
-    TrainingState State(long step)
+    TrainingState State(long step, double loss)
     {
         var tensors = new Dictionary<string, Tensor>(StringComparer.Ordinal);
         for (int i = 0; i < parameters.Groups.Count; i++)
@@ -217,15 +216,15 @@ public sealed class Trainer : IDisposable
             tensors[$"optimizer.{name}"] = value;
         }
 
-        return new TrainingState(step, best, sinceBest, tensors);
+        return new TrainingState(step, loss, best, sinceBest, tensors);
     }
 
-    long Restore(TrainingFolder folder)
+    (long Step, double Loss) Restore(TrainingFolder folder)
     {
         using TrainingState? state = folder.Load(options.Resume);
         if (state is null)
         {
-            return 0;
+            return (0, double.NaN);
         }
 
         using var noGrad = no_grad();
@@ -249,7 +248,7 @@ public sealed class Trainer : IDisposable
             ? [.. groups.Select((group, i) => state.Required($"best.{i}", group.Length).clone().DetachFromDisposeScope())]
             : [];
         parameters.Publish();
-        return state.Step;
+        return (state.Step, state.Loss);
     }
 
     static string Note(StepReport report) => FormattableString.Invariant($"loss {report.Loss:0.0000}, learning rate {report.Rate:0.##e+0}");

@@ -10,10 +10,11 @@ namespace Scalpel.Training;
 
 /// <summary>A run between two steps.</summary>
 /// <param name="Step">Steps taken.</param>
+/// <param name="Loss">Loss of the last of them.</param>
 /// <param name="Best">Best value of an evaluation so far.</param>
 /// <param name="SinceBest">Evaluations since then.</param>
 /// <param name="Tensors">Values, moments and averages.</param>
-sealed record TrainingState(long Step, double? Best, int SinceBest, IReadOnlyDictionary<string, Tensor> Tensors) : IDisposable
+sealed record TrainingState(long Step, double Loss, double? Best, int SinceBest, IReadOnlyDictionary<string, Tensor> Tensors) : IDisposable
 {
     public Tensor Required(string name, long length) => Tensors.TryGetValue(name, out Tensor? tensor) && tensor.numel() == length
         ? tensor
@@ -89,6 +90,7 @@ sealed class TrainingFolder : IDisposable
         {
             ["fingerprint"] = fingerprint,
             ["step"] = state.Step.ToString(CultureInfo.InvariantCulture),
+            ["loss"] = state.Loss.ToString("R", CultureInfo.InvariantCulture),
             ["best"] = state.Best?.ToString("R", CultureInfo.InvariantCulture) ?? "",
             ["since_best"] = state.SinceBest.ToString(CultureInfo.InvariantCulture),
         }, store);
@@ -163,13 +165,14 @@ sealed class TrainingFolder : IDisposable
             throw new BadInputException($"{folder} holds the state of a run with another model, data or options; resume that one with its own, or choose another folder.");
         }
 
-        if (!long.TryParse(Metadata("step"), NumberStyles.None, CultureInfo.InvariantCulture, out long step) || !int.TryParse(Metadata("since_best"), NumberStyles.None, CultureInfo.InvariantCulture, out int since))
+        if (!long.TryParse(Metadata("step"), NumberStyles.None, CultureInfo.InvariantCulture, out long step) || !int.TryParse(Metadata("since_best"), NumberStyles.None, CultureInfo.InvariantCulture, out int since)
+            || !double.TryParse(Metadata("loss"), CultureInfo.InvariantCulture, out double loss))
         {
-            throw new BadInputException($"{StatePath} has a step or count that is no number; it is damaged.");
+            throw new BadInputException($"{StatePath} has a step, count or loss that is no number; it is damaged.");
         }
 
         double? best = double.TryParse(Metadata("best"), CultureInfo.InvariantCulture, out double value) ? value : null;
-        return new TrainingState(step, best, since, file.Entries.Keys.ToDictionary(name => name, name => file.Read(name).DetachFromDisposeScope()));
+        return new TrainingState(step, loss, best, since, file.Entries.Keys.ToDictionary(name => name, name => file.Read(name).DetachFromDisposeScope()));
     }
 
     // A kill may leave lines beyond the state, and half a line.
