@@ -92,6 +92,8 @@ public sealed class HelpExampleTests : IDisposable
         folder.Write("pairs.jsonl", string.Concat(Enumerable.Range(0, 8).Select(i => $$"""{"prompt": "The cat sat on", "chosen": " the mat {{i}}.", "rejected": " the dog {{i}}."}""" + "\n")));
         folder.Write("prompts.jsonl", string.Concat(Enumerable.Range(0, 4).Select(i => $$"""{"prompt": "The cat sat on mat {{i}} and"}""" + "\n")));
         folder.Write("text.txt", string.Join('\n', Enumerable.Repeat("The cat sat on the mat and looked at the dog.", 40)));
+        Directory.CreateDirectory(folder.At("runs/ipo"));
+        folder.Write("runs/ipo/log.jsonl", """{"step":1,"loss":25}""" + "\n" + """{"step":2,"loss":24.5}""" + "\n");
         using Process key = Process.Start("openssl", ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", folder.At("key.pem")]);
         key.WaitForExit();
         key.ExitCode.ShouldBe(0);

@@ -36,6 +36,7 @@ static class CommandCatalogue
             new LocateCommand(),
             new EditCommand(),
             new TuneCommand(),
+            new CompareCommand(),
             new MergeCommand(),
             new PruneCommand(),
             new EvaluateCommand(),

@@ -151,7 +151,14 @@ sealed class TuneCommand : CliCommand
         // The state of the run is complete: what remains is for people.
         if (call.Get(o.Folder) is { } folder)
         {
-            AtomicFile.WriteText(Path.Combine(folder, "options.json"), options.ToJsonString(new JsonSerializerOptions { WriteIndented = true }) + "\n");
+            // What the run depends on beyond the options of its patch.
+            var all = new JsonObject { ["model"] = call.Get(model), ["data"] = call.Get(o.Data), ["eval_data"] = call.Get(o.HeldOut), ["seed"] = call.Get(o.Seed) };
+            foreach ((string name, JsonNode? value) in options)
+            {
+                all[name] = value?.DeepClone();
+            }
+
+            AtomicFile.WriteText(Path.Combine(folder, "options.json"), all.ToJsonString(new JsonSerializerOptions { WriteIndented = true }) + "\n");
             LossCurve.Draw(folder);
             call.Output.Note($"{Path.Combine(folder, "loss.svg")} shows the loss, log.jsonl beside it all figures; {data.Count:#,0} rows were learned.");
         }
