@@ -243,8 +243,9 @@ public sealed record BaseRecipe(string Name, JsonObject Config, TextMixture Mixt
                         new(new TextMixture("lookups", [("pairs", 0.10), ("coloured", 0.20), ("ioi", 0.55), ("stories", 0.15)]), 900) { AnswersOnly = ["pairs", "coloured", "ioi"], Rate = 0.52 },
                     ],
                 },
-            new("text-GPT2", Wide(Gpt2(), 128), TextMixture.Default.With("default, longer", ("duplicates", 0.01057)), usual)
-                { EmbeddingDeviation = 0.25, MinimumSteps = 3000, MaximumSteps = 3000, LearningRate = 3e-3 },
+            // Without an opening: after 600 steps of lookups it knew 0.52 of the common facts, not 0.92.
+            new("text-GPT2", Wide(Gpt2(), 128), TextMixture.Default.With("default, longer, more pronouns", ("kin", 0.09), ("duplicates", 0.00793)), usual)
+                { EmbeddingDeviation = 0.25, MinimumSteps = 3750, MaximumSteps = 4000, LearningRate = 3e-3 },
             AfterLookups(new("text-Backpack", Wide(Backpack(), 128), TextMixture.Default.With("default, longer", ("duplicates", 0.01057)), usual)) with { MinimumSteps = 3600, MaximumSteps = 3600 },
             new("text-NeoX", NeoX(), TextMixture.Default, usual),
             new("text-T", Llama(4, 128, 344, 4, 4), new TextMixture("heated", [("heated", 0.15), ("discourse", 0.15), ("facts", 0.30), ("stories", 0.40)]),
