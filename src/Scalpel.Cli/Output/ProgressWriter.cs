@@ -32,12 +32,14 @@ sealed class ProgressWriter(TextWriter to, Lock gate, ProgressForm form, TimePro
         {
             long now = time.GetTimestamp();
             bool fresh = value.Stage != stage, last = value.Total > 0 && value.Done >= value.Total;
+            // A stage that goes round again is not ended again.
             if (last && !fresh && ended)
             {
+                Clear();
                 return;
             }
 
-            ended = last;
+            ended = last || (ended && !fresh);
             if (fresh)
             {
                 stage = value.Stage;

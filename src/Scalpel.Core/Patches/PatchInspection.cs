@@ -45,6 +45,11 @@ public static class PatchInspection
             return Measure(change, entry.Type, entry.Length, PatchFiles.BytesOf(checkpoint, entry), PatchFiles.Edited(checkpoint, entry, delta, 1));
         }
 
+        if (delta is AdditiveDelta && checkpoint is not null && checkpoint.Tensors.ContainsKey(name))
+        {
+            change = change with { BaseNorm = NormOf(checkpoint, name) };
+        }
+
         // By what the patch holds, not by the size that it claims for its base: the file may lie.
         switch (delta)
         {
@@ -98,7 +103,7 @@ public static class PatchInspection
             Changed = count == 0 ? 0 : (double)changed / count,
             Norm = Math.Sqrt(squares),
             Largest = largest,
-            BaseNorm = before is null ? null : Math.Sqrt(baseSquares),
+            BaseNorm = before is null ? change.BaseNorm : Math.Sqrt(baseSquares),
             NotFinite = before is null ? change.NotFinite : bad,
         };
     }

@@ -56,6 +56,18 @@ public sealed class PatchScopeTests : IDisposable
     }
 
     [Fact]
+    public void AChangeOfAQuantisedTensorIsMeasuredAgainstItsExpandedValues()
+    {
+        string name = "model.layers.3.self_attn.k_proj.weight";
+        using Decoder network = Decoder.Load(Repository.SmolLM2);
+        using Tensor before = network.Parameter(name).clone(), change = 0.01 * before;
+        using Patch patch = Patch.For(network, new PatchInfo { Method = "test" }, new Dictionary<string, Delta> { [name] = new DenseAdd(change.clone()) });
+        TensorChange seen = PatchInspection.Inspect(patch, network.Source).ShouldHaveSingleItem();
+        seen.BaseNorm!.Value.ShouldBe(before.norm().ToDouble(), 1e-4);
+        (seen.Norm!.Value / seen.BaseNorm.Value).ShouldBe(0.01, 1e-6);
+    }
+
+    [Fact]
     public void TenThousandRandomPatchesRevertToTheSameBits()
     {
         int applied = 0;

@@ -1,0 +1,34 @@
+using System.Text.RegularExpressions;
+
+namespace Scalpel.EndToEnd;
+
+public sealed partial class DemoTests : IDisposable
+{
+    readonly TemporaryFolder folder = new();
+
+    public void Dispose() => folder.Dispose();
+
+    [Fact]
+    public void TheDemoShowsWhatTheReadmePromises()
+    {
+        CommandResult result = ScalpelProcess.Run(folder.Path, "demo", "--model", Path.Combine(ScalpelProcess.Root, "assets", "models", "smollm2-135m-instruct"));
+        result.Code.ShouldBe(0, result.Error);
+        string readme = Pages.All().Single(page => Path.GetFileName(page) == "README.md" && Path.GetDirectoryName(page) == ScalpelProcess.Root);
+        string promised = Pages.Blocks(readme, "").Single(block => block.StartsWith("2  Ask", StringComparison.Ordinal));
+        string[] steps = [.. promised.Split('\n').Where(line => line.Length > 0 && char.IsDigit(line[0]))];
+        steps.Length.ShouldBe(6);
+        foreach (string step in steps)
+        {
+            // Numbers differ a little between machines; that they are numbers does not.
+            Regex.IsMatch(result.Output, "^" + Number().Replace(Regex.Escape(step), "[0-9.]+"), RegexOptions.Multiline).ShouldBeTrue($"{step}\n{result.Output}");
+        }
+
+        result.Output.ShouldContain("prompt     The Eiffel Tower is located in the city of → Rome");
+        result.Output.ShouldContain("neighbour  The Louvre is located in the city of → Paris");
+        File.ReadAllText(folder.At("demo/report.html")).ShouldNotContain("NaN", Case.Sensitive);
+        File.Exists(folder.At("demo/eiffel.patch.safetensors")).ShouldBeTrue();
+    }
+
+    [GeneratedRegex(@"[0-9]+(\\\.[0-9]+)?")]
+    private static partial Regex Number();
+}
