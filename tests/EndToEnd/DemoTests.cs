@@ -11,10 +11,10 @@ public sealed partial class DemoTests : IDisposable
     [Fact]
     public void TheDemoShowsWhatTheReadmePromises()
     {
-        CommandResult result = ScalpelProcess.Run(folder.Path, "demo", "--model", Path.Combine(ScalpelProcess.Root, "assets", "models", "smollm2-135m-instruct"));
+        Clone.Make(folder, realModel: true);
+        CommandResult result = ScalpelProcess.Run(folder.Path, "demo");
         result.Code.ShouldBe(0, result.Error);
-        string readme = Pages.All().Single(page => Path.GetFileName(page) == "README.md" && Path.GetDirectoryName(page) == ScalpelProcess.Root);
-        string promised = Pages.Blocks(readme, "").Single(block => block.StartsWith("2  Ask", StringComparison.Ordinal));
+        string promised = Pages.Blocks(folder.At("README.md"), "").Single(block => block.StartsWith("2  Ask", StringComparison.Ordinal));
         string[] steps = [.. promised.Split('\n').Where(line => line.Length > 0 && char.IsDigit(line[0]))];
         steps.Length.ShouldBe(6);
         foreach (string step in steps)
@@ -26,6 +26,7 @@ public sealed partial class DemoTests : IDisposable
         result.Output.ShouldContain("prompt     The Eiffel Tower is located in the city of → Rome");
         result.Output.ShouldContain("neighbour  The Louvre is located in the city of → Paris");
         File.ReadAllText(folder.At("demo/report.html")).ShouldNotContain("NaN", Case.Sensitive);
+        result.Error.Split('\n').Count(line => line.StartsWith("prompts, original model 1/1", StringComparison.Ordinal)).ShouldBe(1);
         File.Exists(folder.At("demo/eiffel.patch.safetensors")).ShouldBeTrue();
     }
 

@@ -32,21 +32,23 @@ sealed class ProgressWriter(TextWriter to, Lock gate, ProgressForm form, TimePro
         {
             long now = time.GetTimestamp();
             bool fresh = value.Stage != stage, last = value.Total > 0 && value.Done >= value.Total;
-            // A stage that goes round again is not ended again.
-            if (last && !fresh && ended)
-            {
-                Clear();
-                return;
-            }
-
-            ended = last || (ended && !fresh);
             if (fresh)
             {
                 stage = value.Stage;
                 started = now;
                 first = value.Done;
                 shown = 0;
+                ended = false;
             }
+
+            // A stage that goes round again is not ended again.
+            if (last && ended)
+            {
+                Clear();
+                return;
+            }
+
+            ended |= last;
 
             TimeSpan pause = form == ProgressForm.Live ? Redraw : NextLine;
             if (!fresh && !last && time.GetElapsedTime(shown, now) < pause)

@@ -13,7 +13,11 @@ namespace Scalpel.Patches;
 /// <param name="Largest">Largest absolute change of an entry; null when it takes the base to know.</param>
 /// <param name="BaseNorm">Frobenius norm of the base tensor; null without the base.</param>
 /// <param name="NotFinite">Edited entries that are NaN or infinite; without the base, entries of the delta's own tensors.</param>
-public sealed record TensorChange(string Name, string Kind, StorageType? Type, IReadOnlyList<long> Shape, long? Rank, double? Changed, double? Norm, double? Largest, double? BaseNorm, long NotFinite);
+public sealed record TensorChange(string Name, string Kind, StorageType? Type, IReadOnlyList<long> Shape, long? Rank, double? Changed, double? Norm, double? Largest, double? BaseNorm, long NotFinite)
+{
+    /// <summary>Norm of the change over that of the base tensor; null when one of them is not known or the base is zero.</summary>
+    public double? RelativeNorm => BaseNorm > 0 ? Norm / BaseNorm : null;
+}
 
 /// <summary>Looks into patches.</summary>
 public static class PatchInspection

@@ -64,7 +64,7 @@ public sealed class FactDemo
 
         using Patch patch = new Rome(new RomeOptions { CovarianceTokens = 4096 }).Edit(model, [Fact], run);
         IReadOnlyList<Patches.TensorChange> changes = PatchInspection.Inspect(patch, model.Source);
-        Tell(string.Create(CultureInfo.InvariantCulture, $"4  Edit      ROME, “{Fact.Target}”: {changes[0].Name}, rank {changes[0].Rank}, {100 * changes[0].Norm / changes[0].BaseNorm:0.0} % of its norm"));
+        Tell(string.Create(CultureInfo.InvariantCulture, $"4  Edit      ROME, “{Fact.Target}”: {changes[0].Name}, rank {changes[0].Rank}, {100 * changes[0].RelativeNorm:0.0} % of its norm"));
 
         IReadOnlyList<string> second;
         using (patch.ApplyTo(model))

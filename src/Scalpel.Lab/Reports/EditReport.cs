@@ -90,7 +90,7 @@ public sealed record ScoreRow(string Name, string Explanation, Estimate? Before,
 /// <param name="Layer">Its layer, or null.</param>
 /// <param name="Shape">Its shape.</param>
 /// <param name="Kind">How the change is stored: "low rank 1".</param>
-/// <param name="Norm">Frobenius norm of the change.</param>
-/// <param name="RelativeNorm">The same over the norm of the original tensor.</param>
-/// <param name="ShareChanged">Share of the entries whose value differs.</param>
-public sealed record TensorChange(string Name, int? Layer, IReadOnlyList<long> Shape, string Kind, double Norm, double RelativeNorm, double ShareChanged);
+/// <param name="Norm">Frobenius norm of the change; null when it was not measured.</param>
+/// <param name="RelativeNorm">The same over the norm of the original tensor; null when it was not measured.</param>
+/// <param name="ShareChanged">Share of the entries whose value differs; null when it was not measured.</param>
+public sealed record TensorChange(string Name, int? Layer, IReadOnlyList<long> Shape, string Kind, double? Norm, double? RelativeNorm, double? ShareChanged);

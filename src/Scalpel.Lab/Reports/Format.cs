@@ -14,8 +14,7 @@ static class Format
         _ => value.ToString("0.##e+0", CultureInfo.InvariantCulture).Replace('-', '−'),
     };
 
-    /// <summary>A value or a share; a dash for a share that was not measured.</summary>
-    public static string Value(double value, bool percent) => percent && double.IsNaN(value) ? "–" : percent ? (value * 100).ToString("0.#", CultureInfo.InvariantCulture) + " %" : Number(value);
+    public static string Value(double value, bool percent) => percent ? (value * 100).ToString("0.#", CultureInfo.InvariantCulture) + " %" : Number(value);
 
     /// <summary>An interval; a dash for a single value, which has none.</summary>
     public static string Interval(Estimate estimate, bool percent, long count) => count <= 1 && estimate.Low.Equals(estimate.High) ? "–" : percent

@@ -14,7 +14,7 @@ public static class ScorecardRows
     /// <summary>A row a tensor.</summary>
     public static IReadOnlyList<TensorChange> Of(IReadOnlyList<Patches.TensorChange> changes) => [.. changes.Select(change => new TensorChange(
         change.Name, Layer(change.Name), change.Shape, change.Rank is { } rank ? $"{change.Kind} {rank}" : change.Kind,
-        change.Norm ?? double.NaN, change is { Norm: { } norm, BaseNorm: > 0 and { } size } ? norm / size : double.NaN, change.Changed ?? double.NaN))];
+        change.Norm, change.RelativeNorm, change.Changed))];
 
     static Estimate Estimate(Interval interval) => new(interval.Value, interval.Low, interval.High);
 

@@ -64,7 +64,7 @@ public sealed class PatchScopeTests : IDisposable
         using Patch patch = Patch.For(network, new PatchInfo { Method = "test" }, new Dictionary<string, Delta> { [name] = new DenseAdd(change.clone()) });
         TensorChange seen = PatchInspection.Inspect(patch, network.Source).ShouldHaveSingleItem();
         seen.BaseNorm!.Value.ShouldBe(before.norm().ToDouble(), 1e-4);
-        (seen.Norm!.Value / seen.BaseNorm.Value).ShouldBe(0.01, 1e-6);
+        seen.RelativeNorm!.Value.ShouldBe(0.01, 1e-6);
     }
 
     [Fact]

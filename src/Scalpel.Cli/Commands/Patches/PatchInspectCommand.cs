@@ -53,8 +53,7 @@ sealed class PatchInspectCommand : CliCommand
         call.Output.Line($"{"tensor",-52} {"kind",-9} {"rank",5} {"changed",9} {"norm",11} {"of base",9}");
         foreach (TensorChange change in changes)
         {
-            string relative = change is { Norm: { } norm, BaseNorm: > 0 and var size } ? (norm / size).ToString("P2", CultureInfo.InvariantCulture) : "";
-            call.Output.Line($"{change.Name,-52} {change.Kind,-9} {change.Rank,5} {change.Changed?.ToString("P2", CultureInfo.InvariantCulture),9} {change.Norm?.ToString("g5", CultureInfo.InvariantCulture),11} {relative,9}");
+            call.Output.Line($"{change.Name,-52} {change.Kind,-9} {change.Rank,5} {change.Changed?.ToString("P2", CultureInfo.InvariantCulture),9} {change.Norm?.ToString("g5", CultureInfo.InvariantCulture),11} {change.RelativeNorm?.ToString("P2", CultureInfo.InvariantCulture),9}");
         }
     }
 
